@@ -1,0 +1,2 @@
+from .sampling import Config as Config
+from .sampling import sample as sample

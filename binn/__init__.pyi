@@ -1,0 +1,5 @@
+from .training import Config as Config
+from .training import Run as Run
+from .training import fit as fit
+from .training import load as load
+from .uncertainty import posterior as posterior

@@ -1,0 +1,5 @@
+"""The site data set: schema and checks, virtual sites, readers, forcing from climate."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
