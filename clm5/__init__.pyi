@@ -7,6 +7,8 @@ from .forcing import Forcing as Forcing
 from .observation import Observations as Observations
 from .observation import log_likelihood as log_likelihood
 from .observation import observe as observe
+from .observation import predict_horizons as predict_horizons
+from .observation import proda_layer_weights as proda_layer_weights
 from .observation import sample_observations as sample_observations
 from .options import ModelOptions as ModelOptions
 from .parameters import NAMES as NAMES

@@ -1,0 +1,197 @@
+"""From a modelled profile to measured horizons, and the error models that both ways of inference use (model.md §5)."""
+
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from clm5._pytree import pytree
+from clm5.grid import N_LAYERS, NODE
+from clm5.options import OPERATORS, ModelOptions
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+THINNEST = 1e-6  # m: a horizon thinner than this is a point at its middle
+
+
+@pytree
+class Observations:
+    """Measured horizons of one profile, or of a stack of them; padding is NaN in all three fields."""
+
+    upper: Float[Array, "*site horizon"]  # m
+    lower: Float[Array, "*site horizon"]  # m
+    soc: Float[Array, "*site horizon"]  # gC m⁻³
+
+    @property
+    def measured(self) -> Bool[Array, "*site horizon"]:
+        """Where there is a measurement: False for padding."""
+        return jnp.isfinite(self.upper) & jnp.isfinite(self.lower) & jnp.isfinite(self.soc)
+
+    def __getitem__(self, index) -> "Observations":
+        """Select profiles of a stack."""
+        return Observations(self.upper[index], self.lower[index], self.soc[index])
+
+    @classmethod
+    def from_sites(cls, sites: "xr.Dataset", dtype=None) -> "Observations":
+        """The horizons of every site of a site data set, shape (site, horizon)."""
+        missing = [name for name in ("upper", "lower", "soc") if name not in sites]
+        if missing:
+            raise ValueError(f"Observations.from_sites: the data set lacks {', '.join(missing)} (site, horizon)")
+        fields = (sites[name].transpose("site", "horizon").values for name in ("upper", "lower", "soc"))
+        return cls(*(jnp.asarray(field, dtype=dtype or float) for field in fields))
+
+
+def observe(
+    soc: Float[Array, "*batch layer"],
+    upper: Float[Array, "*batch2 horizon"],
+    lower: Float[Array, "*batch2 horizon"],
+    operator: str = "horizon",
+) -> Float[Array, "*batch3 horizon"]:
+    """What a measurement of each horizon would find in a modelled profile, gC m⁻³.
+
+    Args:
+        soc: profile at the 20 nodes, gC m⁻³; leading axes broadcast with those of the horizons.
+        upper, lower: horizon limits, m, positive down. NaN marks padding and gives NaN.
+        operator: "horizon", mean between upper and lower of the profile that is linear between nodes and constant
+            beyond the first and last; "linear", that profile at the middle of the horizon (BINN); "pchip", monotone
+            cubic interpolation at the middle (PRODA), constant beyond the nodes.
+
+    Returns:
+        One value per horizon; derivatives are finite, and zero through padding.
+    """
+    if operator not in OPERATORS:
+        raise ValueError(f"observe: operator must be one of {OPERATORS}, got {operator!r}")
+    soc, upper, lower = jnp.asarray(soc), jnp.asarray(upper), jnp.asarray(lower)
+    if soc.shape[-1] != N_LAYERS:
+        raise ValueError(f"observe: the last axis of soc must hold {N_LAYERS} layers, got shape {soc.shape}")
+    real = jnp.isfinite(upper) & jnp.isfinite(lower)
+    a, b = jnp.where(real, upper, 0.0), jnp.where(real, lower, 1.0)
+    if operator == "pchip":
+        seen = jnp.vectorize(_pchip, signature="(l),(h)->(h)")(soc, 0.5 * (a + b))
+    else:
+        weigh = _horizon_weights if operator == "horizon" else _middle_weights
+        weights = weigh(a, b).astype(soc.dtype)  # (..., horizon, layer)
+        seen = jnp.sum(jnp.where(weights > 0, weights * soc[..., None, :], 0.0), axis=-1)
+    return jnp.where(real, seen, jnp.nan)
+
+
+def _linear_weights(z: Float[Array, "*shape"]) -> Float[Array, "*shape layer"]:
+    """Weights of the nodes in linear interpolation at depth z, constant beyond the ends."""
+    node = jnp.asarray(NODE, z.dtype)
+    z = jnp.clip(z, node[0], node[-1])[..., None]
+    rising = (z - jnp.concatenate([node[:1] - 1.0, node[:-1]])) / jnp.diff(node, prepend=node[:1] - 1.0)
+    falling = (jnp.concatenate([node[1:], node[-1:] + 1.0]) - z) / jnp.diff(node, append=node[-1:] + 1.0)
+    return jnp.clip(jnp.minimum(rising, falling), 0.0, 1.0)
+
+
+def _middle_weights(upper, lower):
+    return _linear_weights(0.5 * (upper + lower))
+
+
+def _horizon_weights(upper: Float[Array, "*shape"], lower: Float[Array, "*shape"]) -> Float[Array, "*shape layer"]:
+    """Weights of the nodes in the mean of the profile over each horizon: exact for the piecewise-linear profile.
+
+    Each piece between two nodes (and each end) is linear, so that its mean over an interval is its value in the middle.
+    """
+    ends = jnp.concatenate([jnp.asarray([0.0]), jnp.asarray(NODE), jnp.asarray([jnp.inf])]).astype(upper.dtype)
+    a, b = upper[..., None], lower[..., None]
+    start, stop = jnp.maximum(a, ends[:-1]), jnp.minimum(b, ends[1:])
+    length = jnp.maximum(stop - start, 0.0)  # (..., piece)
+    thin = (b - a) < THINNEST
+    share = length / jnp.where(thin, 1.0, b - a)
+    middle = _linear_weights(jnp.where(length > 0, 0.5 * (start + stop), 0.0))  # (..., piece, layer)
+    return jnp.where(thin, _middle_weights(upper, lower), jnp.sum(share[..., None] * middle, axis=-2))
+
+
+def _pchip(soc: Float[Array, "layer"], z: Float[Array, "horizon"]) -> Float[Array, "horizon"]:
+    """Monotone piecewise-cubic interpolation (Fritsch & Carlson 1980, as MATLAB's and SciPy's pchip)."""
+    node = jnp.asarray(NODE, soc.dtype)
+    h = jnp.diff(node)
+    slope = jnp.diff(soc) / h
+    w1, w2 = 2 * h[1:] + h[:-1], h[1:] + 2 * h[:-1]
+    same_sign = slope[:-1] * slope[1:] > 0
+    left, right = jnp.where(same_sign, slope[:-1], 1.0), jnp.where(same_sign, slope[1:], 1.0)
+    inner = jnp.where(same_sign, (w1 + w2) / (w1 / left + w2 / right), 0.0)
+    d = jnp.concatenate([_pchip_end(h[0], h[1], slope[0], slope[1])[None], inner,
+                         _pchip_end(h[-1], h[-2], slope[-1], slope[-2])[None]])  # fmt: skip
+    z = jnp.clip(z, node[0], node[-1])
+    k = jnp.clip(jnp.searchsorted(node, z, side="right") - 1, 0, N_LAYERS - 2)
+    t = (z - node[k]) / h[k]
+    return (
+        soc[k] * (1 + 2 * t) * (1 - t) ** 2
+        + soc[k + 1] * t**2 * (3 - 2 * t)
+        + h[k] * (d[k] * t * (1 - t) ** 2 - d[k + 1] * t**2 * (1 - t))
+    )
+
+
+def _pchip_end(h0, h1, slope0, slope1):
+    """One-sided three-point derivative at an end, kept monotone."""
+    d = ((2 * h0 + h1) * slope0 - h0 * slope1) / (h0 + h1)
+    d = jnp.where(d * slope0 <= 0, 0.0, d)
+    return jnp.where((slope0 * slope1 <= 0) & (jnp.abs(d) > 3 * jnp.abs(slope0)), 3 * slope0, d)
+
+
+def proda_layer_weights(observations: Observations) -> Float[Array, "*site horizon"]:
+    """PRODA's weights of the horizons of a profile: 10 · exp(−(rank − 1)), at least 1; 0 for padding.
+
+    rank = mean of the ranks (1 = smallest) of the horizons' distances from the profile's mean SOC and mean depth: the
+    horizons most typical of the profile weigh most.
+    """
+    real = observations.measured
+    depth = jnp.where(real, 0.5 * (observations.upper + observations.lower), 0.0)
+    rank = 0.5 * (_rank_from_mean(jnp.where(real, observations.soc, 0.0), real) + _rank_from_mean(depth, real))
+    return jnp.where(real, jnp.maximum(10.0 * jnp.exp(-(rank - 1.0)), 1.0), 0.0)
+
+
+def _rank_from_mean(x, real):
+    mean = jnp.sum(x, axis=-1, keepdims=True) / jnp.maximum(jnp.sum(real, axis=-1, keepdims=True), 1)
+    distance = jnp.where(real, jnp.abs(x - mean), jnp.inf)
+    return 1.0 + jnp.argsort(jnp.argsort(distance, axis=-1), axis=-1)
+
+
+def predict_horizons(
+    soc: Float[Array, "*batch layer"], observations: Observations, options: ModelOptions
+) -> Float[Array, "*batch horizon"]:
+    """Modelled carbon of every measured horizon, gC m⁻³; 1 at padding, so that logarithms of it are finite."""
+    modelled = observe(soc, observations.upper, observations.lower, operator=options.operator)
+    positive = jnp.finfo(modelled.dtype).tiny  # a profile can underflow to 0, its logarithm must not
+    return jnp.where(observations.measured, jnp.maximum(jnp.nan_to_num(modelled, posinf=jnp.inf), positive), 1.0)
+
+
+def log_likelihood(
+    soc: Float[Array, "*batch layer"], observations: Observations, options: ModelOptions
+) -> Float[Array, "*batch horizon"]:
+    """Log density of each measured horizon given a modelled profile, in units of 1 / (gC m⁻³); 0 at padding.
+
+    lognormal: ln(observed) ~ Normal(ln(modelled), sigma). proda: weight × log density of observed ~ Normal(modelled,
+    sigma · observed), with `proda_layer_weights` (a weighted pseudo-likelihood, as published).
+    """
+    modelled = predict_horizons(soc, observations, options)
+    real = observations.measured
+    observed = jnp.where(real, observations.soc, 1.0)
+    if options.error == "lognormal":
+        z = (jnp.log(observed) - jnp.log(modelled)) / options.sigma
+        density = -0.5 * z**2 - jnp.log(options.sigma * jnp.sqrt(2 * jnp.pi)) - jnp.log(observed)
+    else:
+        scale = options.sigma * observed
+        density = -0.5 * ((observed - modelled) / scale) ** 2 - jnp.log(scale * jnp.sqrt(2 * jnp.pi))
+        density = proda_layer_weights(observations) * density
+    return jnp.where(real, density, 0.0)
+
+
+def sample_observations(
+    key: PRNGKeyArray, soc: Float[Array, "*batch layer"], observations: Observations, options: ModelOptions
+) -> Float[Array, "*batch horizon"]:
+    """Draws of what would be measured at the horizons of `observations`, gC m⁻³; NaN at padding.
+
+    Under the proda error the scale is sigma times the observed value, as in its density (draws can be negative).
+    """
+    modelled = predict_horizons(soc, observations, options)
+    noise = jax.random.normal(key, modelled.shape, dtype=modelled.dtype)
+    if options.error == "lognormal":
+        drawn = modelled * jnp.exp(options.sigma * noise)
+    else:
+        drawn = modelled + options.sigma * jnp.where(observations.measured, observations.soc, 0.0) * noise
+    return jnp.where(observations.measured, drawn, jnp.nan)

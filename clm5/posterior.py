@@ -1,0 +1,240 @@
+"""The posterior file: what both ways of inference write, and all that comparisons read."""
+
+import datetime
+import importlib.metadata
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from clm5._atomic import write_atomically
+from clm5.column import simulate
+from clm5.forcing import Forcing
+from clm5.grid import NODE
+from clm5.observation import Observations, log_likelihood, sample_observations
+from clm5.options import ModelOptions
+from clm5.parameters import NAMES, PARAMETERS
+from clm5.six_processes import PROCESSES, processes
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+SCHEMA_VERSION = 1
+PRIOR_DRAWS = 200
+COLUMNS_AT_ONCE = 8192  # bounds memory: about 100 MB of intermediates in float64
+_VERSIONED = ("jax", "numpyro", "flax", "numpy", "xarray", "binn-clm5")
+
+
+def assemble_posterior(
+    unit: np.ndarray,
+    sites: "xr.Dataset",
+    options: ModelOptions,
+    *,
+    method: str,
+    seed: int,
+    wall_time: float,
+    n_solves: int,
+    n_gradients: int,
+    sample_stats: Mapping[str, np.ndarray] | None = None,
+    constant: Mapping[str, tuple] | None = None,
+    attrs: Mapping[str, Any] | None = None,
+) -> "xr.DataTree":
+    """Make the posterior file's tree from draws on the unit cube.
+
+    Profiles, processes, predictive draws and log likelihoods are computed here, so that both ways write the same thing.
+
+    Args:
+        unit: draws on the unit cube, (chain, draw, site, 21); the site axis follows `sites.site`.
+        sites: the site data set that was inferred from.
+        options: what the draws mean and how they were compared with data.
+        method: how the draws were made, for example "nuts" or "mc_dropout".
+        seed: the seed of that method; predictive and prior draws use it too.
+        wall_time: seconds that the inference took (without this assembly).
+        n_solves: steady states computed by the inference.
+        n_gradients: gradients of steady states computed by the inference.
+        sample_stats: arrays (chain, draw, site) by name.
+        constant: further constant data, name → (dims, values).
+        attrs: further root attributes: numbers or text.
+
+    Returns:
+        An `xarray.DataTree`; docs/architecture.md lists its groups. Draws are stored as float32.
+    """
+    import xarray as xr
+
+    unit = np.asarray(unit)
+    n_site = sites.sizes["site"]
+    if unit.ndim != 4 or unit.shape[2:] != (n_site, len(NAMES)):
+        raise ValueError(
+            f"assemble_posterior: unit must have shape (chain, draw, {n_site} sites, {len(NAMES)} parameters), got {unit.shape}"
+        )
+    if not np.all((unit >= 0) & (unit <= 1)):  # also catches NaN
+        where = tuple(int(i) for i in np.argwhere(~((unit >= 0) & (unit <= 1)))[0])
+        raise ValueError(
+            f"assemble_posterior: unit must lie in [0, 1]; at (chain, draw, site, parameter) = {where} it is {unit[where]!r} "
+            f"(site {sites.site.values[where[2]]}, {NAMES[where[3]]})"
+        )
+
+    with jax.enable_x64(True):
+        key_predictive, key_prior = jax.random.split(jax.random.key(seed, impl="threefry2x32"))
+        posterior, predictive, pointwise = _push_through(unit, sites, options, key_predictive)
+        prior_unit = np.asarray(jax.random.uniform(key_prior, (1, PRIOR_DRAWS, len(NAMES)), dtype=jnp.float64))
+        per_site = np.broadcast_to(prior_unit[:, :, None], (1, PRIOR_DRAWS, n_site, len(NAMES)))
+        prior, _, _ = _push_through(per_site, sites, options, key_prior)
+
+    groups = {
+        "posterior": xr.Dataset({name: (dims, values) for name, (dims, values) in posterior.items()}),
+        "posterior_predictive": xr.Dataset({"soc_observed": (_DIMS["horizon"], predictive)}),
+        "log_likelihood": xr.Dataset({"soc_observed": (_DIMS["horizon"], pointwise)}),
+        "prior": xr.Dataset(
+            {
+                "unit": (("chain", "draw", "parameter"), prior_unit.astype(np.float32)),
+                "theta": (("chain", "draw", "parameter"), np.asarray(options.space.physical(prior_unit), np.float32)),
+                "process": prior["process"],
+            }
+        ),
+        "observed_data": xr.Dataset({"soc_observed": (("site", "horizon"), sites.soc.transpose("site", "horizon").values)}),
+        "constant_data": _constant_data(sites, constant or {}),
+    }
+    if sample_stats:
+        groups["sample_stats"] = xr.Dataset(
+            {name: (("chain", "draw", "site"), np.asarray(values)) for name, values in sample_stats.items()}
+        )
+    tree = xr.DataTree.from_dict({name: _with_coordinates(group, sites) for name, group in groups.items()})
+    tree.attrs = _attributes(sites, options, method, seed, wall_time, n_solves, n_gradients) | dict(attrs or {})
+    return tree
+
+
+_DIMS = {
+    "parameter": ("chain", "draw", "site", "parameter"),
+    "process": ("chain", "draw", "site", "process"),
+    "layer": ("chain", "draw", "site", "layer"),
+    "horizon": ("chain", "draw", "site", "horizon"),
+}
+
+
+def _push_through(unit: np.ndarray, sites, options: ModelOptions, key):
+    """theta, processes, profiles, predictive draws and log likelihoods of draws, draws at a time to bound memory."""
+    forcing, observations = Forcing.from_sites(sites), Observations.from_sites(sites)
+    chains, draws, n_site, _ = unit.shape
+
+    @jax.jit
+    def some(unit, key):  # (draw, site, 21)
+        theta = options.space.physical(unit)
+        state = simulate(theta, forcing, rules=options.rules)
+        six = processes(theta, forcing, state).stacked()
+        predicted = sample_observations(key, state.soc, observations, options)
+        density = log_likelihood(state.soc, observations, options)
+        density = jnp.where(observations.measured, density, jnp.nan)
+        return jax.tree.map(lambda x: x.astype(jnp.float32), (theta, six, state.soc, predicted, density))
+
+    flat = unit.reshape(chains * draws, n_site, -1)
+    step = max(1, min(len(flat), COLUMNS_AT_ONCE // max(n_site, 1)))
+    padded = np.concatenate([flat, np.repeat(flat[-1:], -len(flat) % step, axis=0)])  # one shape, one compilation
+    pieces = [
+        jax.device_get(some(jnp.asarray(padded[i : i + step], jnp.float64), jax.random.fold_in(key, i)))
+        for i in range(0, len(padded), step)
+    ]
+    joined = [np.concatenate(parts)[: len(flat)].reshape(chains, draws, *parts[0].shape[1:]) for parts in zip(*pieces, strict=True)]
+    theta, six, soc, predicted, density = joined
+    posterior = {
+        "theta": (_DIMS["parameter"], theta),
+        "unit": (_DIMS["parameter"], unit.astype(np.float32)),
+        "process": (_DIMS["process"], six),
+        "soc": (_DIMS["layer"], soc),
+    }
+    return posterior, predicted, density
+
+
+def _constant_data(sites, constant: Mapping[str, tuple]):
+    import xarray as xr
+
+    known = {name: sites[name] for name in ("lon", "lat", "upper", "lower", "true_theta", "true_unit") if name in sites}
+    data = xr.Dataset({name: (array.dims, array.values) for name, array in known.items()})
+    if "true_theta" in sites:
+        with jax.enable_x64(True):
+            theta = jnp.asarray(sites.true_theta.transpose("site", "parameter").values, jnp.float64)
+            forcing = Forcing.from_sites(sites)
+            state = simulate(theta, forcing, rules=sites.attrs.get("rules", "conservative"))
+            data["true_process"] = (("site", "process"), np.asarray(processes(theta, forcing, state).stacked()))
+    return data.assign({name: (dims, np.asarray(values)) for name, (dims, values) in constant.items()})
+
+
+def _with_coordinates(group, sites):
+    coordinates: dict[str, Any] = {
+        "site": np.asarray(sites.site.values, dtype=object),
+        "parameter": np.asarray(NAMES, dtype=object),
+        "process": np.asarray(PROCESSES, dtype=object),
+        "layer": NODE,
+        "chain": np.arange(group.sizes.get("chain", 0)),
+        "draw": np.arange(group.sizes.get("draw", 0)),
+        "horizon": np.arange(group.sizes.get("horizon", 0)),
+    }
+    group = group.assign_coords({name: values for name, values in coordinates.items() if name in group.dims})
+    if "layer" in group.coords:
+        group.layer.attrs.update(units="m", long_name="node depth", positive="down")
+    units = {"soc": "gC m-3", "soc_observed": "gC m-3", "upper": "m", "lower": "m", "unit": "1"}
+    for name, unit in units.items():
+        if name in group:
+            group[name].attrs["units"] = unit
+    if "theta" in group:
+        group.theta.attrs["units"] = ", ".join(f"{p.name}: {p.unit}" for p in PARAMETERS)
+    return group
+
+
+def _attributes(sites, options, method, seed, wall_time, n_solves, n_gradients) -> dict[str, Any]:
+    from clm5.sites import fingerprint
+
+    versions = {}
+    for package in _VERSIONED:
+        try:
+            versions[f"version_{package.replace('-', '_')}"] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "method": method,
+        **options.as_attributes(),
+        "seed": int(seed),
+        "sites_fingerprint": fingerprint(sites),
+        "wall_time_s": float(wall_time),
+        "n_solves": int(n_solves),
+        "n_gradients": int(n_gradients),
+        "created_at": datetime.datetime.fromtimestamp(time.time(), datetime.UTC).isoformat(timespec="seconds"),
+        **versions,
+    }
+
+
+def save_posterior(tree: "xr.DataTree", path: str | Path) -> Path:
+    """Write a posterior tree to netCDF (.nc) or Zarr (.zarr), whole or not at all; replaces what is there."""
+    path = Path(path)
+    if path.suffix == ".zarr":
+        return write_atomically(path, lambda temporary: tree.to_zarr(temporary, consolidated=False, zarr_format=2))
+    if path.suffix != ".nc":
+        raise ValueError(f"save_posterior: the file name must end in .nc or .zarr, got {path.name!r}")
+    return write_atomically(path, lambda temporary: tree.to_netcdf(temporary, engine="h5netcdf"))
+
+
+def open_posterior(path: str | Path) -> "xr.DataTree":
+    """Read a posterior tree into memory and close the file.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ValueError: where the file has no posterior group.
+    """
+    import xarray as xr
+
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"open_posterior: there is no posterior file at {path}")
+    engine = "zarr" if path.suffix == ".zarr" else "h5netcdf"
+    with xr.open_datatree(path, engine=engine) as tree:
+        if "posterior" not in tree.children:
+            raise ValueError(
+                f"open_posterior: {path} has no group 'posterior' (groups: {', '.join(tree.children) or 'none'}). "
+                "Is it a site file, or a comparison?"
+            )
+        return tree.load()
