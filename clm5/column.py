@@ -24,8 +24,9 @@ from clm5.transport import mixing
 class SteadyState:
     """Carbon at steady state of one column, or of a stack of them along leading axes.
 
-    A value that exceeds the largest number of its dtype is inf; in float32 that is common in deep layers that neither
-    mix nor decompose (e-folding depth below about 0.1 m under permafrost). Use float64 for the whole prior box.
+    What its dtype cannot hold is inf (in float32 a pool, or pool / turnover, from about 1e31 on): common in float32 in
+    deep layers that neither mix nor decompose, with an e-folding depth of 0.1 m and less. Float64 holds the whole prior
+    box of both bounds.
     """
 
     pools: Float[Array, "*column pool layer"]  # gC m⁻³, in the order of clm5.grid.POOLS
@@ -159,8 +160,7 @@ def column(theta: Float[Array, "21"], forcing: Forcing, rules: str) -> SteadySta
     unknown["cwd"] = jnp.where(receives, jnp.minimum(cwd, largest(theta.dtype)), 0.0)
 
     potential = jnp.stack([unknown[pool] for pool in POOLS])
-    overflow = (potential >= largest(theta.dtype)).at[0].max(cwd_too_large).at[1:].max(too_large)
-    overflow = overflow.at[len(LITTER_POOLS) :].max(overflow[1 : len(LITTER_POOLS)].any(axis=0))  # fed by those
+    overflow = _out_of_range(potential, cwd_too_large, too_large, mixing_rate > 0)
     tau = jnp.stack([flows.tau[pool] for pool in POOLS])[:, None]
     half_scale = jnp.exp(0.5 * log_scale)
     return SteadyState(
@@ -170,6 +170,14 @@ def column(theta: Float[Array, "21"], forcing: Forcing, rules: str) -> SteadySta
         input_fraction=jnp.where(receives, jnp.exp(log_share), 0.0),
         mixing_rate=mixing_rate,
     )
+
+
+def _out_of_range(potential, cwd_too_large, too_large, mixes) -> Bool[Array, "pool layer"]:
+    """Where a pool, or what feeds it, left the range of the dtype: through mixing, all of its column then did."""
+    n_litter = len(LITTER_POOLS)
+    overflow = (potential >= largest(potential.dtype)).at[0].max(cwd_too_large).at[1:].max(too_large)
+    overflow = overflow.at[1:].max((overflow[1:] & mixes).any(axis=-1, keepdims=True))
+    return overflow.at[n_litter:].max(overflow[1:n_litter].any(axis=0))  # litter feeds soil; cwd is passed on exactly
 
 
 def _log_scale(mixing_rate: Layers, log_depth: Layers) -> Layers:
