@@ -46,14 +46,14 @@ class SteadyState:
         return jnp.sum(self.soc * jnp.asarray(THICKNESS, self.pools.dtype), axis=-1)
 
 
-TURNOVER_FLOOR = 1e-15  # yr, added to turnover times where they multiply mixing: bounds pool / turnover at a turnover of 0
+TURNOVER_FLOOR = (
+    1e-15  # yr, added to turnover times where they multiply mixing: bounds pool / turnover at a turnover of 0
+)
 
 _SIGNATURE = "(p),(l,m),(l,m),(l,m),(l,m),(q,m),(m),(m),(m)->(k,l),(k,l),(l),(l),(l)"
 
 
-def simulate(
-    theta: Float[Array, "*batch 21"], forcing: Forcing, rules: str = "conservative"
-) -> SteadyState:
+def simulate(theta: Float[Array, "*batch 21"], forcing: Forcing, rules: str = "conservative") -> SteadyState:
     """Steady state of soil columns.
 
     Args:

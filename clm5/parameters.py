@@ -26,7 +26,9 @@ class Parameter:
     def __post_init__(self):
         for bounds in (self.proda, self.binn):
             if not bounds[0] < bounds[1]:
-                raise ValueError(f"parameter {self.name}: lower bound {bounds[0]:g} is not below upper bound {bounds[1]:g}")
+                raise ValueError(
+                    f"parameter {self.name}: lower bound {bounds[0]:g} is not below upper bound {bounds[1]:g}"
+                )
 
 
 # fmt: off
@@ -115,7 +117,9 @@ class ParameterSpace:
 
     def _bounds_like(self, x, method: str):
         if jnp.ndim(x) == 0 or jnp.shape(x)[-1] != len(NAMES):
-            raise ValueError(f"ParameterSpace.{method}: the last axis must hold the 21 parameters, got shape {jnp.shape(x)}")
+            raise ValueError(
+                f"ParameterSpace.{method}: the last axis must hold the 21 parameters, got shape {jnp.shape(x)}"
+            )
         dtype = jnp.result_type(x, float)  # float32 in, float32 out, whatever the global precision
         if jnp.issubdtype(jnp.asarray(x).dtype, jnp.floating):
             dtype = jnp.asarray(x).dtype

@@ -1,6 +1,8 @@
 """The posterior file: what both ways of inference write, and all that comparisons read."""
 
+import dataclasses
 import datetime
+import functools
 import importlib.metadata
 import time
 from collections.abc import Mapping
@@ -80,24 +82,28 @@ def assemble_posterior(
 
     with jax.enable_x64(True):
         key_predictive, key_prior = jax.random.split(jax.random.key(seed, impl="threefry2x32"))
-        posterior, predictive, pointwise = _push_through(unit, sites, options, key_predictive)
+        posterior = _push_through(unit, sites, options, key_predictive)
         prior_unit = np.asarray(jax.random.uniform(key_prior, (1, PRIOR_DRAWS, len(NAMES)), dtype=jnp.float64))
         per_site = np.broadcast_to(prior_unit[:, :, None], (1, PRIOR_DRAWS, n_site, len(NAMES)))
-        prior, _, _ = _push_through(per_site, sites, options, key_prior)
+        prior = _push_through(per_site, sites, options, key_prior)
+        constant_data = _constant_data(sites, options, constant or {})
 
+    predictive, density = posterior.pop("predictive"), posterior.pop("density")
     groups = {
-        "posterior": xr.Dataset({name: (dims, values) for name, (dims, values) in posterior.items()}),
-        "posterior_predictive": xr.Dataset({"soc_observed": (_DIMS["horizon"], predictive)}),
-        "log_likelihood": xr.Dataset({"soc_observed": (_DIMS["horizon"], pointwise)}),
+        "posterior": xr.Dataset(posterior),
+        "posterior_predictive": xr.Dataset({"soc_observed": predictive}),
+        "log_likelihood": xr.Dataset({"soc_observed": density}),
         "prior": xr.Dataset(
             {
                 "unit": (("chain", "draw", "parameter"), prior_unit.astype(np.float32)),
-                "theta": (("chain", "draw", "parameter"), np.asarray(options.space.physical(prior_unit), np.float32)),
-                "process": prior["process"],
+                "theta": (("chain", "draw", "parameter"), prior["theta"][1][:, :, 0]),
+                "processes": prior["processes"],
             }
         ),
-        "observed_data": xr.Dataset({"soc_observed": (("site", "horizon"), sites.soc.transpose("site", "horizon").values)}),
-        "constant_data": _constant_data(sites, constant or {}),
+        "observed_data": xr.Dataset(
+            {"soc_observed": (("site", "horizon"), sites.soc.transpose("site", "horizon").values)}
+        ),
+        "constant_data": constant_data,
     }
     if sample_stats:
         groups["sample_stats"] = xr.Dataset(
@@ -116,50 +122,61 @@ _DIMS = {
 }
 
 
-def _push_through(unit: np.ndarray, sites, options: ModelOptions, key):
-    """theta, processes, profiles, predictive draws and log likelihoods of draws, draws at a time to bound memory."""
+@functools.partial(jax.jit, static_argnames="options")
+def _consequences(unit, key, forcing: Forcing, observations: Observations, options: ModelOptions):
+    """theta, processes, profiles, predictive draws and log densities of unit-cube points (draw, site, 21), float32."""
+    theta = options.space.physical(unit)
+    state = simulate(theta, forcing, rules=options.rules)
+    six = processes(theta, forcing, state).stacked()
+    predicted = sample_observations(key, state.soc, observations, options)
+    density = jnp.where(observations.measured, log_likelihood(state.soc, observations, options), jnp.nan)
+    return jax.tree.map(lambda x: x.astype(jnp.float32), (theta, six, state.soc, predicted, density))
+
+
+def _push_through(unit: np.ndarray, sites, options: ModelOptions, key) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
+    """Everything that follows from draws (chain, draw, site, 21), a few draws at a time to bound memory."""
     forcing, observations = Forcing.from_sites(sites), Observations.from_sites(sites)
     chains, draws, n_site, _ = unit.shape
-
-    @jax.jit
-    def some(unit, key):  # (draw, site, 21)
-        theta = options.space.physical(unit)
-        state = simulate(theta, forcing, rules=options.rules)
-        six = processes(theta, forcing, state).stacked()
-        predicted = sample_observations(key, state.soc, observations, options)
-        density = log_likelihood(state.soc, observations, options)
-        density = jnp.where(observations.measured, density, jnp.nan)
-        return jax.tree.map(lambda x: x.astype(jnp.float32), (theta, six, state.soc, predicted, density))
-
     flat = unit.reshape(chains * draws, n_site, -1)
-    step = max(1, min(len(flat), COLUMNS_AT_ONCE // max(n_site, 1)))
+    step = max(1, COLUMNS_AT_ONCE // n_site)
     padded = np.concatenate([flat, np.repeat(flat[-1:], -len(flat) % step, axis=0)])  # one shape, one compilation
     pieces = [
-        jax.device_get(some(jnp.asarray(padded[i : i + step], jnp.float64), jax.random.fold_in(key, i)))
+        jax.device_get(
+            _consequences(
+                jnp.asarray(padded[i : i + step], jnp.float64),
+                jax.random.fold_in(key, i),
+                forcing,
+                observations,
+                options,
+            )
+        )
         for i in range(0, len(padded), step)
     ]
-    joined = [np.concatenate(parts)[: len(flat)].reshape(chains, draws, *parts[0].shape[1:]) for parts in zip(*pieces, strict=True)]
-    theta, six, soc, predicted, density = joined
-    posterior = {
+    joined = (np.concatenate(parts)[: len(flat)] for parts in zip(*pieces, strict=True))
+    theta, six, soc, predicted, density = (part.reshape(chains, draws, *part.shape[1:]) for part in joined)
+    return {
         "theta": (_DIMS["parameter"], theta),
         "unit": (_DIMS["parameter"], unit.astype(np.float32)),
-        "process": (_DIMS["process"], six),
+        "processes": (_DIMS["process"], six),  # not "process": xarray keeps that name for the coordinate
         "soc": (_DIMS["layer"], soc),
+        "predictive": (_DIMS["horizon"], predicted),
+        "density": (_DIMS["horizon"], density),
     }
-    return posterior, predicted, density
 
 
-def _constant_data(sites, constant: Mapping[str, tuple]):
+def _constant_data(sites, options: ModelOptions, constant: Mapping[str, tuple]):
     import xarray as xr
 
     known = {name: sites[name] for name in ("lon", "lat", "upper", "lower", "true_theta", "true_unit") if name in sites}
     data = xr.Dataset({name: (array.dims, array.values) for name, array in known.items()})
     if "true_theta" in sites:
-        with jax.enable_x64(True):
-            theta = jnp.asarray(sites.true_theta.transpose("site", "parameter").values, jnp.float64)
-            forcing = Forcing.from_sites(sites)
-            state = simulate(theta, forcing, rules=sites.attrs.get("rules", "conservative"))
-            data["true_process"] = (("site", "process"), np.asarray(processes(theta, forcing, state).stacked()))
+        truth = jnp.asarray(sites.true_theta.transpose("site", "parameter").values, jnp.float64)
+        made_by = dataclasses.replace(options, rules=sites.attrs.get("rules", options.rules))
+        unit = np.asarray(options.space.unit(truth))[None, None]
+        data["true_processes"] = (
+            ("site", "process"),
+            _push_through(unit, sites, made_by, jax.random.key(0))["processes"][1][0, 0],
+        )
     return data.assign({name: (dims, np.asarray(values)) for name, (dims, values) in constant.items()})
 
 

@@ -37,7 +37,9 @@ class Processes:
     I: Float[Array, "*column"]  # carbon input allocation, 1 (per cm, like beta)  # noqa: E741
     carbon_input: Float[Array, "*column"]  # plant carbon input, gC m⁻² yr⁻¹: forcing, not inferred
     respiration: Float[Array, "*column"]  # heterotrophic respiration of the column, gC m⁻² yr⁻¹
-    carbon_lost: Float[Array, "*column"]  # carbon_input − respiration, gC m⁻² yr⁻¹: what published rules lose at bedrock
+    carbon_lost: Float[
+        Array, "*column"
+    ]  # carbon_input − respiration, gC m⁻² yr⁻¹: what published rules lose at bedrock
     residence_time: Float[Array, "*column"]  # soil carbon over carbon input, yr
     residence_time_by_layer: Float[Array, "*column layer"]  # soil carbon over respiration of the layer, yr
     stock_30cm: Float[Array, "*column"]  # gC m⁻²
@@ -93,7 +95,9 @@ def _processes(theta, forcing: Forcing, state: SteadyState) -> Processes:
         respiration=respiration,
         carbon_lost=carbon_input - respiration,
         residence_time=stock / carbon_input,
-        residence_time_by_layer=jnp.where(state.respiration > 0, S / jnp.where(state.respiration > 0, state.respiration, 1.0), 0.0),
+        residence_time_by_layer=jnp.where(
+            state.respiration > 0, S / jnp.where(state.respiration > 0, state.respiration, 1.0), 0.0
+        ),
         stock_30cm=stock_above(state.soc, 0.3),
         stock_100cm=stock_above(state.soc, 1.0),
         stock_200cm=stock_above(state.soc, 2.0),
@@ -133,7 +137,9 @@ def _transfer_weights(theta) -> tuple[Float[Array, "pool"], Float[Array, "*colum
 
 def _input_allocation(share: Float[Array, "*column layer"]) -> Float[Array, "*column"]:
     from_bottom = jnp.flip(jnp.cumsum(jnp.flip(share, -1), axis=-1), -1)
-    below = jnp.concatenate([from_bottom[..., 1:], jnp.zeros_like(share[..., :1])], axis=-1)  # 1 − F, without cancellation
+    below = jnp.concatenate(
+        [from_bottom[..., 1:], jnp.zeros_like(share[..., :1])], axis=-1
+    )  # 1 − F, without cancellation
     counts = below > 2.0**-54
     log_rest = jnp.log(jnp.where(counts, below, 1.0)) / (100.0 * jnp.asarray(NODE, share.dtype))
     return jnp.sum(jnp.where(counts, jnp.exp(log_rest), 0.0), axis=-1) / jnp.maximum(jnp.sum(counts, axis=-1), 1)

@@ -136,7 +136,9 @@ def _eliminate(excess: Layers, within: Square, above: Pools, below: Pools) -> Sq
     pools = range(len(above))
 
     def layer(from_below, here):
-        excess_below, returned = from_below  # of the row of pool p in the layer below: its e, and its reach to pool q here
+        excess_below, returned = (
+            from_below  # of the row of pool p in the layer below: its e, and its reach to pool q here
+        )
         excess_here, within_here, above_here, below_here = here
         reach = [[within_here[p][q] + below_here[p] * returned[p][q] for q in pools] for p in pools]
         excess_all = [excess_here + below_here[p] * excess_below[p] for p in pools]

@@ -114,7 +114,9 @@ def mixing(forcing: Forcing, diffus: Float[Array, ""], cryo: Float[Array, ""], r
     bedrock = bedrock_position(forcing.bedrock_layer, rules)
     active_layer = jnp.maximum(forcing.active_layer_depth, forcing.active_layer_depth_last_year)
     bio, cryo_shape = jax.vmap(lambda alt: diffusivity_shape(alt, bedrock, rules))(active_layer)
-    g = diffus * jnp.mean(jax.vmap(conductance)(bio), axis=0) + cryo * jnp.mean(jax.vmap(conductance)(cryo_shape), axis=0)
+    g = diffus * jnp.mean(jax.vmap(conductance)(bio), axis=0) + cryo * jnp.mean(
+        jax.vmap(conductance)(cryo_shape), axis=0
+    )
 
     layer = jnp.arange(N_LAYERS)
     if rules == "conservative":

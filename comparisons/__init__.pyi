@@ -1,3 +1,15 @@
+from .calibration import coverage as coverage
+from .calibration import intervals as intervals
+from .compare import cautions_of as cautions_of
 from .compare import compare as compare
+from .compare import learned as learned
 from .compare import save as save
+from .convergence import diagnose as diagnose
+from .correlation import pearson as pearson
+from .correlation import spearman as spearman
 from .html import report as report
+from .information import sd_reduction as sd_reduction
+from .overlap import overlap_coefficient as overlap_coefficient
+from .overlap import wasserstein as wasserstein
+from .skill import log_skill as log_skill
+from .verdict import headline as headline

@@ -111,7 +111,10 @@ def test_gradients_equal_central_differences(corners, bounds, rules):
     scale = 1 + np.abs(gradient).max(axis=1)
     for i in range(21):
         step = 1e-6 * np.eye(21)[i]
-        ends = [np.asarray(run(space.physical(jnp.asarray(u)), forcing, weight, counted)[0][1]) for u in (inside + step, inside - step)]
+        ends = [
+            np.asarray(run(space.physical(jnp.asarray(u)), forcing, weight, counted)[0][1])
+            for u in (inside + step, inside - step)
+        ]
         error = np.abs((ends[0] - ends[1]) / 2e-6 - gradient[:, i]) / scale
         if clm5.NAMES[i] == "w_scaling":  # min(w · W, 1) has a kink; a step may straddle it
             error = np.sort(error)[: int(0.98 * len(error))]

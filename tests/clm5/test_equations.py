@@ -131,7 +131,13 @@ def test_processes_equal_their_definitions(golden, golden_forcing):
     r_t = p["q10"] ** ((np.asarray(forcing.soil_temperature) - 298.15) / 10)
     r_w = np.minimum(p["w_scaling"] * np.asarray(forcing.water_scalar), 1)
     X = r_t.mean(1) * r_w.mean(1) * np.exp(-NODE / p["efolding"])
-    tau = dict(zip(clm5.grid.POOLS, [p[n] for n in ("taucwd", "taul1", "taul2", "taul2", "tau4s1", "tau4s2", "tau4s3")], strict=True))
+    tau = dict(
+        zip(
+            clm5.grid.POOLS,
+            [p[n] for n in ("taucwd", "taul1", "taul2", "taul2", "tau4s1", "tau4s2", "tau4s3")],
+            strict=True,
+        )
+    )
     flow = {pool: (C[k] * X * THICKNESS / tau[pool]).sum() for k, pool in enumerate(clm5.grid.POOLS)}
     transfers = [("litter1", "fl1s1"), ("litter2", "fl2s1"), ("litter3", "fl3s2"), ("soil1", "fs1s2"), ("soil1", "fs1s3"),
                  ("soil2", "fs2s1"), ("soil2", "fs2s3"), ("soil3", "fs3s1")]  # fmt: skip

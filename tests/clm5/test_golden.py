@@ -78,7 +78,9 @@ def test_dense_matrices_equal_proda(golden, golden_forcing):
     V = np.asarray(m.V)[:, 20:40, 20:40]
     for offset, name in ((-1, "rand_tri_a"), (0, "rand_tri_b"), (1, "rand_tri_c")):
         expected = golden[name][:, max(0, -offset) : 20 - max(0, offset)]
-        np.testing.assert_allclose(np.diagonal(V, offset, 1, 2), expected, rtol=1e-9, atol=1e-18)  # a taper may end in 1e-20
+        np.testing.assert_allclose(
+            np.diagonal(V, offset, 1, 2), expected, rtol=1e-9, atol=1e-18
+        )  # a taper may end in 1e-20
     K = np.diagonal(np.asarray(m.K), 0, 1, 2).reshape(-1, 7, 20)
     np.testing.assert_allclose(np.moveaxis(K, 1, 2), golden["rand_kk_diag"], rtol=1e-11)
 

@@ -1,0 +1,139 @@
+"""How far a sampler's numbers can be trusted: R-hat, effective draws and Monte Carlo error beside every estimate."""
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+from arviz_stats.base import array_stats
+from jaxtyping import Float
+
+R_HAT_LIMIT = 1.01  # Vehtari et al. 2021, Bayesian Analysis 16:667
+ESS_LIMIT = 400.0  # the same; 100 per chain of four
+NEAR_BOUND = 0.01  # of the width of the box
+
+_LONG_NAMES = {
+    "mean": "posterior mean",
+    "sd": "posterior standard deviation",
+    "rhat": "rank-normalised split R-hat",
+    "ess_bulk": "bulk effective sample size",
+    "ess_tail": "tail effective sample size",
+    "mcse_mean": "Monte Carlo standard error of the mean",
+}
+
+
+def estimate(draws: Float[np.ndarray, "chain draw *quantity"]) -> dict[str, Float[np.ndarray, "*quantity"]]:
+    """Mean, sd and their trustworthiness of any stack of chains.
+
+    Returns:
+        `mean`, `sd`, `rhat`, `ess_bulk`, `ess_tail`, `mcse_mean`, each of the quantities' shape. A quantity that never
+        moves (a parameter that is held fixed) has R-hat and effective sizes NaN and sd and error 0.
+
+    Source:
+        Vehtari, Gelman, Simpson, Carpenter & Bürkner 2021, Bayesian Analysis 16:667, as computed by arviz-stats.
+    """
+    draws = np.asarray(draws, float)
+    shape = draws.shape[2:]
+    flat = draws.reshape(*draws.shape[:2], -1)
+    moves = np.ptp(flat, axis=(0, 1)) > 0
+    result = {"mean": flat.mean(axis=(0, 1)), "sd": np.where(moves, flat.std(axis=(0, 1), ddof=1), 0.0)}
+    moving = flat[:, :, moves]
+
+    def spread_out(function, still: float, **kwargs):
+        full = np.full(moves.shape, still)
+        if moves.any():
+            full[moves] = function(moving, chain_axis=0, draw_axis=1, **kwargs)
+        return full
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # chains that are each constant: R-hat inf is the right answer
+        result["rhat"] = spread_out(array_stats.rhat, np.nan, method="rank")
+        result["ess_bulk"] = spread_out(array_stats.ess, np.nan, method="bulk")
+        result["ess_tail"] = spread_out(array_stats.ess, np.nan, method="tail", prob=(0.05, 0.95))
+        result["mcse_mean"] = spread_out(array_stats.mcse, 0.0, method="mean")
+    return {name: value.reshape(shape) for name, value in result.items()}
+
+
+def summary(tree: xr.DataTree) -> xr.Dataset:
+    """Diagnostics of a posterior file.
+
+    Args:
+        tree: a posterior file of a sampler, with `posterior` holding `theta`, `unit` (chain, draw, site, parameter) and
+            processes (chain, draw, site, process).
+
+    Returns:
+        Per (site, parameter) `mean`, `sd` (physical units), `rhat`, `ess_bulk`, `ess_tail`, `mcse_mean`, `near_bound`
+        (share of draws within 1 % of an end of the box); the same without `near_bound` per (site, process), with the
+        prefix `process_`; per site `divergences`, `draws`.
+    """
+    posterior = tree["posterior"].dataset
+    theta = posterior["theta"].transpose("chain", "draw", "site", "parameter")
+    variables = {name: (("site", "parameter"), value) for name, value in estimate(theta.values).items()}
+    unit = posterior["unit"].transpose("chain", "draw", "site", "parameter").values
+    at_bound = np.mean((unit < NEAR_BOUND) | (unit > 1 - NEAR_BOUND), axis=(0, 1))
+    fixed = np.ptp(unit, axis=(0, 1)) == 0
+    variables["near_bound"] = (("site", "parameter"), np.where(fixed, np.nan, at_bound))
+    coordinates = {"site": theta["site"].values, "parameter": theta["parameter"].values}
+    for process in posterior.data_vars.values():
+        if "process" in process.dims:
+            values = process.transpose("chain", "draw", "site", "process").values
+            coordinates["process"] = posterior["process"].values
+            variables |= {f"process_{n}": (("site", "process"), v) for n, v in estimate(values).items()}
+    if "sample_stats" in tree.children and "diverging" in tree["sample_stats"]:
+        diverging = tree["sample_stats"]["diverging"].transpose("chain", "draw", "site").values
+        variables["divergences"] = (("site",), diverging.astype(int).sum(axis=(0, 1)))
+    result = xr.Dataset(variables, coordinates, attrs={"draws": int(theta.sizes["chain"] * theta.sizes["draw"])})
+    for name, variable in result.data_vars.items():
+        key = str(name).removeprefix("process_")
+        if key in _LONG_NAMES:
+            variable.attrs["long_name"] = _LONG_NAMES[key]
+    if "near_bound" in result:
+        result["near_bound"].attrs["long_name"] = "share of draws within 1 % of an end of the prior box"
+    return result
+
+
+def converged(summary: xr.Dataset, r_hat_limit: float = R_HAT_LIMIT, ess_limit: float = ESS_LIMIT) -> xr.DataArray:
+    """Which sites have, in every parameter that was sampled, R-hat below and both effective sizes at or above a limit.
+
+    Returns:
+        Boolean per site. A parameter that is NaN because it is fixed is left out.
+    """
+    sampled = summary["sd"] > 0
+    good = (summary["rhat"] < r_hat_limit) & (summary["ess_bulk"] >= ess_limit) & (summary["ess_tail"] >= ess_limit)
+    return (good | ~sampled).all("parameter")
+
+
+def verdict(summary: xr.Dataset, r_hat_limit: float = R_HAT_LIMIT, ess_limit: float = ESS_LIMIT, most: int = 20) -> str:
+    """Convergence in words: how many sites meet the limits, and which do not, worst first.
+
+    Args:
+        summary: of `summary`.
+        r_hat_limit, ess_limit: what a site has to meet in every sampled parameter.
+        most: how many failing sites are listed.
+    """
+    good = converged(summary, r_hat_limit, ess_limit)
+    n_sites = good.sizes["site"]
+    lines = [
+        f"{int(good.sum())} of {n_sites} sites meet R-hat < {r_hat_limit:g} and effective draws >= {ess_limit:g} "
+        f"in every parameter."
+    ]
+    failing = summary.isel(site=~good.values)
+    order = np.argsort(-np.nan_to_num(failing["rhat"].max("parameter").values, nan=np.inf), kind="stable")
+    for site in failing["site"].values[order][:most]:
+        row = failing.sel(site=site)
+        worst = str(row["parameter"].values[int(np.nanargmax(np.where(row["sd"] > 0, row["rhat"], -np.inf)))])
+        least = np.fmin(row["ess_bulk"], row["ess_tail"])
+        lines.append(
+            f"  {site}: R-hat {float(row['rhat'].max()):.3f} ({worst}), fewest effective draws {float(least.min()):.0f}"
+        )
+    if len(order) > most:
+        lines.append(f"  … and {len(order) - most} more")
+    if "divergences" in summary and int(summary["divergences"].sum()):
+        struck = summary["site"].values[summary["divergences"].values > 0]
+        lines.append(f"Divergent draws: {int(summary['divergences'].sum())} at {_listed(struck, most)}.")
+    return "\n".join(lines)
+
+
+def _listed(ids: Sequence, most: int) -> str:
+    shown = ", ".join(map(str, ids[:most]))
+    return shown + (f" and {len(ids) - most} more sites" if len(ids) > most else "")

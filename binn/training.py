@@ -1,0 +1,224 @@
+"""Train the network through the column: `fit`."""
+
+import json
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from flax import nnx
+
+import clm5
+
+from . import files
+from .config import Config as Config
+from .features import Features
+from .objective import Data, bad_sites, build_network, evaluate, optimiser, step
+from .progress import training_progress
+from .run import Run as Run
+from .run import claim, save
+from .run import load as load
+from .splits import split
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+def fit(
+    sites: "xr.Dataset",
+    config: Config | None = None,
+    out: str | Path | None = None,
+    *,
+    seed: int = 0,
+    resume: bool = True,
+    progress: bool = True,
+    checkpoint_every: int = 10,
+) -> Run:
+    """Train `config.members` networks on a site data set, and keep the weights of the best validation loss.
+
+    Args:
+        sites: a site data set with covariates and observations (see `clm5.sites`); it is checked first.
+        out: a folder for weights, history and record; None keeps the run in memory.
+        seed: of first weights, batches and dropout. The split has its own, `config.split_seed`.
+        resume: continue what an earlier call with the same arguments left in `out`, to the same numbers as if it had
+            never stopped; a finished run is only read. False refuses a folder that holds a run.
+        checkpoint_every: epochs between two savings to `out`.
+
+    Raises:
+        ValueError: unusable sites; a folder that holds another run (other config, seed or data).
+        FloatingPointError: a loss or gradient that is not finite; names sites and epoch.
+    """
+    config = Config() if config is None else config
+    clm5.sites.check(sites)
+    labels = split(sites, config.split, seed=config.split_seed)
+    features = Features.fit(sites, labels == "train")
+    identity: dict[str, Any] = {
+        "config": config.to_json(),
+        "seed": int(seed),
+        "sites_fingerprint": clm5.sites.fingerprint(sites),
+    }
+    folder = None if out is None else Path(out)
+    if folder is not None and claim(folder, identity, resume=resume):
+        return load(folder)
+
+    places = pd.DataFrame(
+        {"label": labels, "lon": np.asarray(sites.lon, float), "lat": np.asarray(sites.lat, float)},
+        index=pd.Index(np.asarray(sites.site.values, dtype=str), name="site"),
+    )
+    with jax.enable_x64(True):  # the column in float64; the network's arrays are float32 by their own dtype
+        data = Data(
+            jnp.asarray(features.matrix(sites)),
+            clm5.Forcing.from_sites(sites, dtype=jnp.float64),
+            clm5.Observations.from_sites(sites),
+        )
+        trainer = _Trainer(config, seed, features.categories, data, places, folder, identity, checkpoint_every)
+        members = [trainer.train(member, show=progress) for member in range(config.members)]
+    run = Run(
+        config=config,
+        seed=int(seed),
+        features=features,
+        split=places,
+        weights=tuple(jax.tree.map(np.asarray, member.best) for member in members),
+        history=pd.DataFrame(
+            [{"member": number, **row} for number, member in enumerate(members) for row in member.history]
+        ),
+        best_epoch=tuple(member.best_epoch for member in members),
+        sites_fingerprint=identity["sites_fingerprint"],
+        n_solves=sum(member.n_solves for member in members),
+        n_gradients=sum(member.n_gradients for member in members),
+        wall_time=sum(member.wall_time for member in members),
+    )
+    if folder is not None:
+        save(run, folder, identity)
+    return run
+
+
+@dataclass
+class _Member:
+    """One network on its way: all that the next epoch depends on."""
+
+    params: Any
+    state: Any
+    best: Any
+    best_loss: float = np.inf
+    best_epoch: int = 0
+    epoch: int = 0
+    n_solves: int = 0
+    n_gradients: int = 0
+    wall_time: float = 0.0
+    history: list[dict] = field(default_factory=list)
+
+    TREES: ClassVar = ("params", "state", "best")
+    NUMBERS: ClassVar = ("best_loss", "best_epoch", "epoch", "n_solves", "n_gradients", "wall_time", "history")
+
+
+class _Trainer:
+    """The training loop of one run, over members and epochs."""
+
+    def __init__(self, config, seed, spans, data, places, folder, identity, checkpoint_every):
+        self.config, self.data, self.places, self.folder = config, data, places, folder
+        self.key = jax.random.key(seed)
+        self.identity, self.checkpoint_every = json.dumps(identity, sort_keys=True), checkpoint_every
+        self.train_sites = jnp.asarray(np.flatnonzero(places.label == "train"), dtype=jnp.int32)
+        self.validation_sites = np.flatnonzero(places.label == "validation")
+        self.validation = data.select(jnp.asarray(self.validation_sites))
+        self.steps_per_epoch = max(1, round(len(self.train_sites) / config.batch_size))
+        self.batch = len(self.train_sites) // self.steps_per_epoch
+        # what a step does not depend on is blanked, so that runs that differ in it share the compiled step
+        compiled = replace(config, split="random", split_seed=0, members=1, patience=1, epochs=1, batch_size=1)
+        self.static = {"config": compiled, "spans": spans, "steps": self.steps_per_epoch * config.epochs}
+
+    def train(self, number: int, *, show: bool) -> _Member:
+        """Train member `number` to its end, from its checkpoint where there is one."""
+        began = time.perf_counter()
+        key = jax.random.fold_in(self.key, number)
+        member, graph = self._begin(number, key)
+        before = member.wall_time
+        patience, epochs = self.config.patience, self.config.epochs
+        with training_progress(epochs, number, self.config.members, show=show) as report:
+            while member.epoch < epochs and member.epoch - member.best_epoch < patience:
+                row = self._epoch(member, graph, jax.random.fold_in(key, member.epoch + 1))
+                member.wall_time = before + time.perf_counter() - began
+                report(row)
+                if self.folder is not None and member.epoch % self.checkpoint_every == 0:
+                    self._keep(number, member)
+        if self.folder is not None:
+            self._keep(number, member)
+        return member
+
+    def _begin(self, number, key) -> tuple[_Member, Any]:
+        network = build_network(self.config, self.data.x.shape[1], jax.random.fold_in(key, 0))
+        graph, params = nnx.split(network)
+        member = _Member(params, optimiser(self.config, self.static["steps"]).init(params), params)
+        path = None if self.folder is None else _checkpoint(self.folder, number)
+        if path is not None and path.exists():
+            record = files.read_record(path)
+            if record["identity"] != self.identity:
+                raise ValueError(
+                    f"{path} belongs to a run of another config, seed or data; delete it or use another folder"
+                )
+            for name in _Member.TREES:
+                setattr(member, name, files.restore(getattr(member, name), record[name]))
+            for name in _Member.NUMBERS:
+                setattr(member, name, record[name])
+        return member, graph
+
+    def _keep(self, number, member) -> None:
+        record = {"identity": self.identity}
+        record |= {name: files.flat(getattr(member, name)) for name in _Member.TREES}
+        record |= {name: getattr(member, name) for name in _Member.NUMBERS}
+        files.write_record(_checkpoint(self.folder, number), record)
+
+    def _epoch(self, member: _Member, graph, key) -> dict:
+        """One pass over the training sites, in a fresh order; then the validation sites. Returns the history's row."""
+        order_key, *keys = jax.random.split(key, self.steps_per_epoch + 1)
+        order = jax.random.permutation(order_key, self.train_sites)
+        losses = []
+        for number, step_key in enumerate(keys):
+            index = order[number * self.batch : (number + 1) * self.batch]
+            params, state, loss, length = step(
+                member.params, member.state, self.data, index, step_key, graph=graph, **self.static
+            )
+            losses.append(float(loss))
+            if not np.isfinite([losses[-1], float(length)]).all():
+                self._refuse_nonfinite(member, graph, index, step_key)
+            member.params, member.state = params, state
+        scores = evaluate(member.params, self.validation, graph=graph, config=self.static["config"])
+        if not np.isfinite(scores.loss):
+            self._raise_nonfinite(self.validation_sites[~np.isfinite(scores.site_loss)], member.epoch + 1, "validation")
+        member.epoch += 1
+        member.n_solves += len(keys) * self.batch + len(self.validation_sites)
+        member.n_gradients += len(keys) * self.batch
+        if float(scores.loss) < member.best_loss:
+            member.best, member.best_loss, member.best_epoch = member.params, float(scores.loss), member.epoch
+        row = {
+            "epoch": member.epoch,
+            "train_loss": float(np.mean(losses)),
+            "validation_loss": float(scores.loss),
+            "validation_nse": float(scores.nse),
+        }
+        member.history.append(row)
+        return row
+
+    def _refuse_nonfinite(self, member, graph, index, key) -> NoReturn:
+        static = {name: self.static[name] for name in ("config", "spans")}
+        bad = bad_sites(member.params, self.data, index, key, graph=graph, **static)
+        self._raise_nonfinite(np.asarray(index)[np.asarray(bad)], member.epoch + 1, "training")
+
+    def _raise_nonfinite(self, sites, epoch, which) -> NoReturn:
+        names = list(self.places.index[sites])
+        shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        cause = (
+            f"at site(s) {shown}. Look at their observations and forcing; bounds with turnover times of 0 can do it too"
+            if names
+            else "and no single site is the cause: the weights ran away. Lower learning_rate or gradient_clip"
+        )
+        raise FloatingPointError(f"binn.fit: the {which} loss or its gradient is not finite in epoch {epoch}, {cause}")
+
+
+def _checkpoint(folder: Path, number: int) -> Path:
+    return folder / f"member-{number}.checkpoint.msgpack"

@@ -1,0 +1,128 @@
+"""The standing texts of the report: what each number and picture means, and what the comparison cannot show."""
+
+AVERAGES = {
+    "processes": "six processes, plant carbon input among them",
+    "processes without carbon input": "five processes, without plant carbon input",
+    "parameters": "all 21 parameters",
+    "parameters both learned": "the {both} parameters that both learned",
+}
+
+AVERAGES_NOTE = (
+    "Correlation over sites of the two posterior means, in physical units. Plant carbon input is forcing: both "
+    "ways are given the same numbers, so its r is 1 by construction, and the mean with it flatters. Intervals: "
+    "sites resampled. The last column is what quoting the prior would score against the sampler: climate and "
+    "soil alone make processes differ between sites, with nothing learned. Parameters have the same prior "
+    "everywhere, so there it is undefined."
+)
+
+READING = (
+    "<b>How to read the tables.</b> <b>r</b> asks whether the sites come in the same order and spacing; it sees "
+    "neither bias nor scale, and for shuffled sites it is about 0. <b>Overlap</b> (0 to 1) asks how much of the "
+    "two posteriors is common at a site; beside it the <b>floor</b>, what quoting the prior would score against "
+    "the sampler, and the <b>best</b>, the sampler's own chains, half against half. Halves have fewer draws, so "
+    "the best is slightly too low. <b>Distance</b> is how far draws would have to move, in widths of the prior, "
+    "with the same two neighbours. <b>Learned</b> is 1 − sd of the posterior / sd of the prior, and <b>bits</b> "
+    "the Kullback-Leibler divergence from the prior. Where both learned next to nothing, r is noise and the "
+    "overlap is high by itself: such rows say nothing."
+)
+
+PROCESSES = (
+    "A: carbon transfer efficiency. K: baseline decomposition. Xi: environmental modifier. V: vertical transport. "
+    "I: allocation of carbon input with depth. Processes have no box; their prior is the prior of the parameters "
+    "carried through the model at each site, and overlap, distance and learning are measured on its logarithm "
+    "where all values are positive. For orientation, Xu et al. (arXiv 2502.00672) report a mean r over six "
+    "processes, plant carbon input among them, of 0.81 (first version) and 0.86 (revision) against PRODA on "
+    "25,925 sites of the USA."
+)
+
+MEMBERS = (
+    "The draws come from dropout: a chain is an independently trained member (there are {members}), a draw a dropout "
+    "mask. R-hat and effective sample size do not apply: members that differ are no sign of a chain that has not "
+    "converged, and masks are independent. The spread is the network's own, not a posterior by construction."
+)
+
+CALIBRATION = (
+    "At a share of sites equal to its promise, an interval should hold the truth. ± is the binomial standard "
+    "error, in percentage points, that a calibrated posterior would have over this many independent sites; sites "
+    "that share one network are not independent. A posterior that equals the prior is calibrated too if the truth "
+    "was drawn from it: read the width (in widths of the prior's interval) and what was learned alongside."
+)
+
+SOC = (
+    "Median of the predictive draws against the observed horizons, on natural logarithms (0.2 is about 20 %), and "
+    "how many observations the predictive intervals hold. The sampler is fitted to each site's own profile, so it "
+    "is always scored in sample; the network is scored out of sample only at sites it was not trained on. Do not "
+    "compare an in-sample row with a held-out one. SOC skill cannot rank the ways by their parameters: different "
+    "parameters can give the same carbon."
+)
+
+COST = (
+    "As each file records it, for everything that the file holds (here {sites} sites are compared): training is "
+    "counted for the network and warm-up for the sampler. Times compare only on one machine. A gradient costs "
+    "about as much as a few solves."
+)
+
+FIGURES = {
+    "correlation_processes": (
+        "The six processes: sampler across, network up, one point a site, lines ± one posterior sd, dashed: "
+        "equality. Orange: held out from training. Grey panels: at least one way learned nothing, or the quantity "
+        "is forcing."
+    ),
+    "correlation_parameters": (
+        "The 21 parameters, drawn as above; the axes span the prior. A way that learned nothing keeps its points "
+        "at the middle of the prior: in a grey panel there is nothing to agree on."
+    ),
+    "overlap_and_information": (
+        "Left: mean overlap of the two posteriors (diamond, line: middle 80 % of sites) between what quoting the "
+        "prior would score and what the sampler scores against itself (grey bar). Right: what each way learned. "
+        "Dotted: the threshold."
+    ),
+    "calibration": (
+        "Share of sites whose interval holds the truth against its promise; thin lines: parameters that the way "
+        "says it learned, thick: their mean, band: ± 2 binomial standard errors of one parameter. Below the "
+        "diagonal: too certain."
+    ),
+    "soc_profiles": (
+        "Modelled soil carbon by depth, median and 90 % band without observation error, and the observed horizons "
+        "as boxes from upper to lower boundary. The horizontal axis is logarithmic."
+    ),
+    "posteriors": (
+        "Posteriors of the six parameters learned best, at the sites of most, median and least overlap; dotted: "
+        "the prior, black tick: the truth where it is known. Each panel spans the prior; a peak over "
+        "four times the other is cut."
+    ),
+    "map": (
+        "The sites, coloured by mean overlap over the parameters that the sampler learned. Stars: held out from "
+        "training."
+    ),
+    "overlap_sites": (
+        "Overlap at every site; parameters from the best learned (top) to the least. Rows at the bottom that are "
+        "bright throughout agree on the prior."
+    ),
+}
+
+LIMITS = (
+    ("Agreement is not truth: two ways that share a model, a prior and an error model share their mistakes too."),
+    (
+        "One profile of soil carbon constrains few of the 21 parameters; the sampler sees one profile at a time, "
+        "the network learns over all sites through their covariates. They may differ without either being wrong."
+    ),
+    (
+        "The spread of dropout draws depends on the dropout rate and is not a posterior by construction; coverage "
+        "is the test."
+    ),
+    (
+        "Overlap and distance look at one parameter at a time; correlations between parameters are not compared "
+        "here, except as far as the processes combine them."
+    ),
+    (
+        "Densities are resolved to 1/512 of the prior's width and smoothed: overlaps of the same distribution "
+        "read 0.94 to 0.98, depending on the number of draws."
+    ),
+    ("Intervals and standard errors take sites as independent; neighbouring sites are not."),
+)
+
+FILES = (
+    "In the folder of this page: <code>tables/</code> (every number above and per site, CSV), "
+    "<code>figures/</code> (PNG) and <code>comparison.nc</code> (all of it with labels, netCDF)."
+)

@@ -1,0 +1,92 @@
+"""What a reader must know before trusting a comparison: different options, different sites, chains that did not mix."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import xarray as xr
+
+from clm5.sites import fingerprint
+from comparisons.convergence import DIVERGING_LIMIT, ESS_LIMIT, RHAT_LIMIT
+from comparisons.reading import WAYS, Way
+
+SHARED = ("rules", "operator", "error", "sigma")
+
+
+def refuse_different_bounds(network: Mapping, sampler: Mapping) -> None:
+    """Raise where the two boxes differ: their priors are different, so nothing measured against a prior compares."""
+    first, second = network.get("bounds"), sampler.get("bounds")
+    if first != second or first is None:
+        raise ValueError(
+            f"different bounds: the network's file has bounds {first!r}, the sampler's {second!r}. The same unit "
+            "value is another physical value and the priors differ; run one of the two again with the other's bounds"
+        )
+
+
+def find_cautions(network: xr.DataTree, sampler: xr.DataTree, sites, ids, ways: dict[str, Way], result) -> list[str]:
+    """Sentences, the gravest first; an empty list when there is nothing to say."""
+    found = [*unmixed(result)]
+    for option in SHARED:
+        first, second = (tree.attrs.get(option) for tree in (network, sampler))
+        if first != second:
+            found.append(
+                f"The two ways did not answer the same question: {option} is {first!r} for the network and {second!r} "
+                "for the sampler."
+            )
+    prints = [tree.attrs.get("sites_fingerprint") for tree in (network, sampler)]
+    if prints[0] != prints[1]:
+        found.append(
+            "The two files were made from different site data sets (their fingerprints differ); sites are matched by "
+            "id."
+        )
+    if fingerprint(sites) not in prints:
+        found.append(
+            "The site data set given here is not the one that either file was made from, or a part of it: sites are "
+            "matched by id, and observations are taken from the posterior files."
+        )
+    held = {"network": network["posterior"].sizes["site"], "sampler": sampler["posterior"].sizes["site"]}
+    for name, count in held.items():
+        if count > len(ids):
+            found.append(f"The {name}'s file holds {count} sites; only the {len(ids)} common ones are compared.")
+    if not np.array_equal(ways["network"].observed, ways["sampler"].observed, equal_nan=True):
+        found.append("The two files hold different observations for the same sites.")
+    if len(ids) < 10:
+        found.append(f"There are only {len(ids)} sites: correlations over so few sites say little.")
+    for name in WAYS:
+        still = (ways[name].unit.std((0, 1)) < 1e-6).all(0)
+        if still.any():
+            which = ", ".join(str(p) for p in result.parameter.values[still])
+            found.append(
+                f"In the {name}'s file {which} {'does' if still.sum() == 1 else 'do'} not vary over draws: held fixed, "
+                "so information gained and overlap mean nothing there."
+            )
+        if ways[name].unit.shape[0] * ways[name].unit.shape[1] < 100:
+            found.append(f"The {name} has fewer than 100 draws per site: overlaps are noisy and biased low.")
+    if ways["network"].split is None:
+        found.append(
+            "The network's file does not say which sites it was trained on: its fit to the data may be in sample."
+        )
+    return found
+
+
+def converged(result: xr.Dataset, rhat: float = RHAT_LIMIT, ess: float = ESS_LIMIT) -> np.ndarray:
+    """Which sites of the sampler pass R-hat, effective draws and divergences for all parameters that vary, (site,)."""
+    sampler = result.sel(way="sampler")
+    mixed = (sampler.rhat <= rhat) & (sampler.ess_bulk >= ess) | (
+        sampler.parameter_sd <= 1e-6 * abs(sampler.parameter_mean)
+    )
+    return mixed.all("parameter").values & ~(sampler.diverging > DIVERGING_LIMIT).values
+
+
+def unmixed(result: xr.Dataset) -> list[str]:
+    """One sentence when the sampler has not converged everywhere."""
+    if result.rhat.sel(way="sampler").isnull().all():
+        return ["Convergence of the sampler could not be judged: its file has too few draws a chain, or no chains."]
+    passed = converged(result)
+    if passed.all():
+        return []
+    return [
+        f"The sampler has not converged at {(~passed).sum()} of {passed.size} sites (asked for: R-hat at most "
+        f"{RHAT_LIMIT} and at least {ESS_LIMIT} effective draws for every parameter, at most "
+        f"{100 * DIVERGING_LIMIT:g} % divergent transitions): what is said about those sites compares "
+        "the network with an unfinished computation."
+    ]

@@ -1,0 +1,315 @@
+"""The command `binn`. It parses, calls and prints; heavy imports wait inside the commands."""
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, Parameter
+
+app = App(
+    name="binn",
+    help="Soil-carbon parameters two ways: a neural network trained through CLM5's soil column (BINN), and MCMC at every "
+    "site. Compares them, and says whether either is right.",
+    help_epilogue="Start with:  binn demo",
+)
+sites_app = App(name="sites", help="Make, convert and check site files.")
+app.command(sites_app)
+
+
+@Parameter(name="*", group="Model")
+@dataclass
+class Model:
+    """What a result depends on, shared by network and sampler."""
+
+    bounds: Literal["binn", "proda"] = "binn"
+    "published box that the parameters live in"
+    rules: Literal["conservative", "proda", "binn"] = "conservative"
+    "rule set of the soil column"
+    operator: Literal["horizon", "linear", "pchip"] = "horizon"
+    "from the modelled profile to a measured horizon"
+    error: Literal["lognormal", "proda"] = "lognormal"
+    "error model of a measurement"
+    sigma: float = 0.2
+    "scale of that error (of ln SOC, or as a fraction of the observed value)"
+
+    def options(self):
+        """As `clm5.ModelOptions`."""
+        from clm5 import ModelOptions
+
+        return ModelOptions(self.bounds, self.rules, self.operator, self.error, self.sigma)
+
+
+@Parameter(name="*", group="Network")
+@dataclass
+class Network:
+    """How the network is trained."""
+
+    epochs: int = 150
+    "most passes over the training sites; training stops earlier when validation sites stop improving"
+    width: int = 64
+    "units of a hidden layer"
+    depth: int = 2
+    "number of hidden layers"
+    dropout: float = 0.2
+    "share of hidden units that are switched off"
+    learning_rate: float = 3e-3
+    "largest step size of AdamW"
+    split: Literal["random", "blocks"] = "random"
+    "how validation and test sites are set aside: at random, or in 2-degree blocks"
+
+    def config(self, options):
+        """As `binn.Config`."""
+        from binn import Config
+
+        return Config(
+            model=options,
+            epochs=self.epochs,
+            width=self.width,
+            depth=self.depth,
+            dropout=self.dropout,
+            learning_rate=self.learning_rate,
+            split=self.split,
+        )
+
+
+@Parameter(name="*", group="Sampler")
+@dataclass
+class Sampler:
+    """How sites are sampled."""
+
+    chains: int = 4
+    "chains at every site"
+    warmup: int = 400
+    "transitions that adapt the sampler, thrown away"
+    samples: int = 800
+    "transitions that are kept, per chain"
+    batch: int = 16
+    "sites in one compiled program"
+
+    def config(self, options):
+        """As `bayes.Config`."""
+        from bayes import Config
+
+        return Config(model=options, chains=self.chains, warmup=self.warmup, draws=self.samples, batch=self.batch)
+
+
+Out = Annotated[Path, Parameter(name=["--out", "-o"], help="new folder or file to write; never overwritten")]
+Seed = Annotated[int, Parameter(help="seed of every random choice")]
+SitesFile = Annotated[Path, Parameter(help="site file, netCDF or Zarr")]
+
+
+@app.command
+def demo(*, out: Out = Path("binn-demo"), seed: Seed = 0) -> None:
+    """Run the whole chain on virtual sites with known parameters, in about three minutes, and write the report."""
+    _refuse_existing(out)
+    _prepare_jax()
+    import clm5
+    from comparisons.chain import Plan, run_chain
+    from comparisons.demo import DEMO_SITES, demo_plan
+
+    sites = clm5.sites.virtual(DEMO_SITES, seed=seed)
+    _say(f"{DEMO_SITES} virtual sites with known parameters, seed {seed}")
+    plan: Plan = demo_plan(seed)
+    outcome = run_chain(sites, plan, out, say=_say)
+    _open_hint(outcome.page)
+
+
+@app.command
+def run(
+    sites: SitesFile,
+    *,
+    out: Out,
+    sampled: Annotated[int, Parameter(help="sites that MCMC runs on")] = 30,
+    draws: Annotated[int, Parameter(help="Monte Carlo dropout draws")] = 400,
+    resume: Annotated[bool, Parameter(help="take up an interrupted run in --out")] = False,
+    seed: Seed = 0,
+    model: Model | None = None,
+    network: Network | None = None,
+    sampler: Sampler | None = None,
+) -> None:
+    """Run the whole chain on a site file: train, sample, compare, report."""
+    if not resume:
+        _refuse_existing(out, hint="To take up an interrupted run there, add --resume.")
+    _prepare_jax()
+    import clm5
+    from comparisons.chain import Plan, run_chain
+
+    options = (model or Model()).options()
+    plan = Plan((network or Network()).config(options), (sampler or Sampler()).config(options), sampled, draws, seed)
+    outcome = run_chain(clm5.sites.open(sites), plan, out, say=_say)
+    _open_hint(outcome.page)
+
+
+@app.command
+def train(
+    sites: SitesFile,
+    *,
+    out: Out,
+    draws: Annotated[int, Parameter(help="Monte Carlo dropout draws of the posterior")] = 400,
+    resume: Annotated[bool, Parameter(help="take up an interrupted run in --out")] = False,
+    seed: Seed = 0,
+    model: Model | None = None,
+    network: Network | None = None,
+) -> None:
+    """Train a network on a site file and write its Monte Carlo dropout posterior, OUT/posterior.nc."""
+    if not resume:
+        _refuse_existing(out, hint="To take up an interrupted run there, add --resume.")
+    _prepare_jax()
+    import binn
+    import clm5
+    from comparisons.chain import describe_training
+
+    data = clm5.sites.open(sites)
+    trained = binn.fit(data, (network or Network()).config((model or Model()).options()), out=out, seed=seed)
+    _say(f"network trained: {describe_training(trained)}")
+    tree = binn.posterior(trained, data, draws=draws, method="mc_dropout", seed=seed)
+    _say(f"posterior: {clm5.save_posterior(tree, out / 'posterior.nc')}")
+
+
+@app.command
+def sample(
+    sites: SitesFile,
+    *,
+    out: Out,
+    only: Annotated[int | None, Parameter(help="sample this many sites, chosen at random")] = None,
+    resume: Annotated[bool, Parameter(help="take up an interrupted run in --out")] = False,
+    seed: Seed = 0,
+    model: Model | None = None,
+    sampler: Sampler | None = None,
+) -> None:
+    """Sample the posterior at every site of a site file by NUTS and write OUT/posterior.nc."""
+    if not resume:
+        _refuse_existing(out, hint="To take up an interrupted run there, add --resume.")
+    _prepare_jax()
+    import numpy as np
+
+    import bayes
+    import clm5
+
+    data = clm5.sites.open(sites)
+    if only is not None:
+        if not 1 <= only <= data.sizes["site"]:
+            raise ValueError(f"--only must lie between 1 and the {data.sizes['site']} sites of {sites}, got {only}")
+        data = data.isel(site=np.sort(np.random.default_rng(seed).permutation(data.sizes["site"])[:only]))
+    tree = bayes.sample(data, (sampler or Sampler()).config((model or Model()).options()), out=out, seed=seed)
+    _say(bayes.verdict(bayes.summary(tree)))
+    _say(f"posterior: {out / 'posterior.nc'}")
+
+
+@app.command
+def compare(
+    network: Annotated[Path, Parameter(help="posterior file of the network")],
+    sampler: Annotated[Path, Parameter(help="posterior file of the sampler")],
+    sites: SitesFile,
+    *,
+    out: Out = Path("report"),
+    seed: Seed = 0,
+) -> None:
+    """Compare two posterior files on their common sites and write the report, OUT/index.html."""
+    _refuse_existing(out)
+    import clm5
+    import comparisons
+
+    files = clm5.open_posterior(network), clm5.open_posterior(sampler), clm5.sites.open(sites)
+    result = comparisons.compare(*files, seed=seed)
+    page = comparisons.report(result, *files, out=out)
+    _say(comparisons.headline(result))
+    _open_hint(page)
+
+
+@sites_app.command
+def virtual(
+    n: Annotated[int, Parameter(help="number of sites")] = 400,
+    *,
+    out: Out,
+    seed: Seed = 0,
+    bounds: Literal["binn", "proda"] = "binn",
+    rules: Literal["conservative", "proda", "binn"] = "conservative",
+    sigma: Annotated[float, Parameter(help="error of a measured horizon, of ln SOC")] = 0.2,
+) -> None:
+    """Make virtual sites with known parameters."""
+    _refuse_existing(out)
+    import clm5
+
+    data = clm5.sites.virtual(n, seed=seed, bounds=bounds, rules=rules, sigma=sigma)
+    _say(f"{n} virtual sites: {clm5.sites.save(data, out)}")
+
+
+@sites_app.command
+def convert(
+    folder: Annotated[Path, Parameter(help="folder with profiles.csv, sites.csv and climate_monthly.csv")],
+    *,
+    out: Out,
+    n_sites: Annotated[int | None, Parameter(help="keep a random subset of this many sites")] = None,
+    box: Annotated[Literal["conus"] | None, Parameter(help="keep the contiguous US only")] = None,
+    seed: Seed = 0,
+) -> None:
+    """Turn plain tables of soil profiles into a site file; forcing is made from climate normals (an approximation)."""
+    _refuse_existing(out)
+    import clm5
+
+    data = clm5.sites.from_tables(folder, n_sites=n_sites, seed=seed, box=box)
+    _say(data.attrs["history"])
+    _say(f"{data.sizes['site']} sites: {clm5.sites.save(data, out)}")
+
+
+@sites_app.command
+def check(sites: SitesFile) -> None:
+    """Say everything that is wrong with a site file, or that it is fine."""
+    import clm5
+
+    data = clm5.sites.open(sites, observations=True)
+    horizons = int(data.soc.notnull().sum())
+    covariates = clm5.sites.covariate_names(data)
+    _say(
+        f"{sites} is a valid site file: {data.sizes['site']} sites, {horizons} measured horizons, {len(covariates)} covariates"
+    )
+
+
+def _refuse_existing(out: Path, hint: str = "Name another one with --out.") -> None:
+    if out.exists():
+        raise FileExistsError(f"{out} exists and is not overwritten. {hint}")
+
+
+def _prepare_jax() -> None:
+    """One JAX device per core, so that sites are sampled side by side. Must run before JAX starts; it is not a library's."""
+    flag = "--xla_force_host_platform_device_count"
+    if flag not in os.environ.get("XLA_FLAGS", ""):
+        devices = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}={min(devices, 16)}".strip()
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _open_hint(page: Path) -> None:
+    _say(f"Open {page.resolve()} in a browser.")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point: errors a user can mend are a message, not a traceback."""
+    wanted: tuple[type[Exception], ...] = (
+        ValueError,
+        FileExistsError,
+        FileNotFoundError,
+        FloatingPointError,
+        ImportError,
+    )
+    call: Callable = app
+    try:
+        call(sys.argv[1:] if argv is None else argv, result_action="return_value")
+    except wanted as error:
+        print(f"binn: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("binn: interrupted; the same command with --resume goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,275 @@
+"""The page of the report, from its verdict at the top to its limits at the bottom."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from comparisons import captions, verdict
+from comparisons.cautions import unmixed
+from comparisons.compare import cautions_of, learned
+from comparisons.reading import DROPOUT, UNSEEN, WAYS
+from comparisons.style import CSS
+
+OPTIONS = ("method", "bounds", "rules", "operator", "error", "sigma", "seed", "sites_fingerprint")
+STATUS_CLASS = {verdict.AGREE: "good", verdict.ORDER: "some", verdict.DISAGREE: "bad"}
+
+
+def write_page(
+    result: xr.Dataset,
+    tables: Mapping[str, pd.DataFrame],
+    images: Mapping[str, str],
+    sites: xr.Dataset,
+    chosen: Mapping[str, str],
+) -> str:
+    """The whole page as one string that needs nothing from outside.
+
+    Args:
+        result: of `compare`.
+        tables: of `tables.all_tables`.
+        images: figure name → PNG as base64.
+        sites: the site data set, for its title and source.
+        chosen: word → id of the sites drawn one by one.
+    """
+    stop = unmixed(result)
+    others = [sentence for sentence in cautions_of(result) if sentence not in stop]
+    parts = [f'<p class="stop" role="alert">{escape(sentence)}</p>' for sentence in stop]
+    parts.append("<h1>Network and sampler on the same soil columns</h1>")
+    parts.append(f'<p class="verdict">{escape(verdict.headline(result))}</p>')
+    parts.append(f"<p>{escape(verdict.truth_sentence(result))}</p>" if verdict.truth_sentence(result) else "")
+    parts.append(f'<p class="small">{escape(verdict.thresholds(result))}</p>')
+    parts += [f'<p class="caution">{escape(sentence)}</p>' for sentence in others]
+    parts.append(_section("Can the numbers be trusted?", _chains(result)))
+    parts.append(_section("What was compared", _options(result, sites)))
+    parts.append(_section("How far they agree", _agreement(result, tables, images)))
+    if "calibration_parameters" in tables:
+        parts.append(_section("Is either right? The known truth", _calibration(tables, images)))
+    parts.append(_section("Soil carbon", _soil_carbon(tables, images)))
+    parts.append(_section("What it cost", _cost(result)))
+    parts.append(_section("Site by site", _sites(images, chosen)))
+    parts.append(_section("Limits", _list(captions.LIMITS)))
+    parts.append(_section("Files", f"<p>{captions.FILES}</p>"))
+    body = "\n".join(part for part in parts if part)
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>Network and sampler compared</title><style>{CSS}</style></head>\n"
+        f"<body><main>\n{body}\n</main></body></html>\n"
+    )
+
+
+def _chains(result: xr.Dataset) -> str:
+    text = [f"<p><b>Sampler.</b> {escape(verdict.chains_sentence(result))}</p>"]
+    share = result.between_chain_share.sel(way="network")
+    members = int(result.n_chains.sel(way="network"))
+    if str(result.attrs.get("network_method")) in DROPOUT:
+        sentence = captions.MEMBERS.format(members=members)
+        if share.notnull().any():
+            sentence += f" Here {percent(float(share.mean()))} of the spread lies between members, the rest is dropout."
+        text.append(f"<p><b>Network.</b> {escape(sentence)}</p>")
+    return "".join(text)
+
+
+def _options(result: xr.Dataset, sites: xr.Dataset) -> str:
+    def of(key: str) -> list[str]:
+        return [_short(key, result.attrs.get(f"{way}_{key}", "–")) for way in WAYS]
+
+    rows = [[key.replace("_", " "), *of(key)] for key in OPTIONS]
+    counts = [
+        f"{int(result.n_draws.sel(way=w))} from {int(result.n_chains.sel(way=w))} chains or members" for w in WAYS
+    ]
+    rows.append(["draws per site", *counts])
+    keys = dict.fromkeys(
+        key.removeprefix(f"{way}_") for way in WAYS for key in map(str, result.attrs) if key.startswith(f"{way}_")
+    )
+    everything = pd.DataFrame([[key, *of(key)] for key in keys if key not in OPTIONS], columns=["", *WAYS])
+    named = [f"{key.title()}: {sites.attrs[key]}." for key in ("title", "source") if key in sites.attrs]
+    held = int(result.split.astype(str).isin(UNSEEN).sum())
+    about = f"{result.sizes['site']} sites that both files hold, {held} of them held out from the network's training."
+    return (
+        f"<p>{escape(' '.join([about, *named]))}</p>"
+        + table(pd.DataFrame(rows, columns=["", *WAYS]))
+        + f"<details><summary>Everything else that the files record</summary>{table(everything)}</details>"
+    )
+
+
+def _agreement(result: xr.Dataset, tables, images) -> str:
+    averages = tables["averages"].copy()
+    both = int(learned(result).all("way").sum())
+    averages["average_over"] = [captions.AVERAGES[name].format(both=both) for name in averages["average_over"]]
+    out = [f"<p>{captions.AVERAGES_NOTE}</p>"]
+    short = pd.DataFrame(
+        {
+            "mean over": averages["average_over"],
+            "Pearson r": averages["pearson"].map(_two),
+            "95 % interval": _interval(averages, "pearson"),
+            "Spearman r": averages["spearman"].map(_two),
+            "Pearson r of the prior": averages["pearson_prior_vs_sampler"].map(_two),
+        }
+    )
+    out.append(table(short))
+    out.append(f"<p>{captions.READING}</p>")
+    for kind, heading in (("process", "The six processes"), ("parameter", "The 21 parameters")):
+        plural = {"process": "processes", "parameter": "parameters"}[kind]
+        out.append(f"<h3>{heading}</h3>" + table(_agreement_table(tables[f"agreement_{plural}"], kind)))
+        out.append(figure(images, f"correlation_{plural}", wide=kind == "parameter"))
+        if kind == "process":
+            out.append(f'<p class="small">{captions.PROCESSES}</p>')
+    out.append(figure(images, "overlap_and_information"))
+    return "".join(out)
+
+
+def _agreement_table(full: pd.DataFrame, kind: str) -> pd.DataFrame:
+    """The table of the page: what was learned right beside r and overlap, the best learned first."""
+    full = full.iloc[np.argsort(-full[[f"learned_{way}" for way in WAYS]].max(axis=1).fillna(-9), kind="stable")]
+    columns: dict[str, Sequence] = {kind: full[kind], "in short": full["status"]}
+    for way in WAYS:
+        columns[f"learned, {way}"] = full[f"learned_{way}"].map(percent)
+    columns |= {"r": full["pearson"].map(_two), "95 % interval": _interval(full, "pearson")}
+    if kind == "process":
+        columns["r of the prior"] = full["pearson_prior_vs_sampler"].map(_two)
+    columns |= {
+        "overlap": full["overlap"].map(_two),
+        "floor: prior": full["overlap_floor_prior_vs_sampler"].map(_two),
+        "best: itself": full["overlap_best_sampler_halves"].map(_two),
+        "distance": full["wasserstein"].map(_three),
+        "best distance": full["wasserstein_best_sampler_halves"].map(_three),
+        "prior's distance": full["wasserstein_prior_vs_sampler"].map(_three),
+        "Spearman": full["spearman"].map(_two),
+    }
+    if np.isfinite(full["pearson_held_out"]).any():
+        columns["r, held-out sites"] = full["pearson_held_out"].map(_two)
+    columns["|r|, shuffled"] = full["pearson_shuffled_95"].map(_two)
+    for way in WAYS:
+        columns[f"bits, {way}"] = full[f"kl_bits_{way}"].map(_two)
+    return pd.DataFrame(columns)
+
+
+def _calibration(tables, images) -> str:
+    out = [f"<p>{captions.CALIBRATION}</p>"]
+    for kind, plural in (("parameter", "parameters"), ("process", "processes")):
+        if f"calibration_{plural}" not in tables:
+            continue
+        full = tables[f"calibration_{plural}"]
+        best = full.groupby(kind)["learned"].transform("max").fillna(-9)
+        full = full.iloc[np.argsort(-best, kind="stable")]
+        short = pd.DataFrame({kind: full[kind], "way": full["way"], "learned": full["learned"].map(percent)})
+        for column in full.columns[full.columns.str.startswith("coverage_")]:
+            level = column.removeprefix("coverage_")
+            error = full[f"error_{level}"]
+            short[f"{level[:-1]} % holds"] = [
+                f"{percent(c)} ± {100 * e:.0f}" if np.isfinite(c) else "–"
+                for c, e in zip(full[column], error, strict=True)
+            ]
+        short["width 90 %, of prior"] = full["width_90%_over_prior"].map(percent)
+        short["r with truth"] = full["r_with_truth"].map(_two)
+        out.append(f"<details{' open' if kind == 'parameter' else ''}><summary>Coverage per {kind}</summary>")
+        out.append(table(short) + "</details>")
+    return "".join(out) + figure(images, "calibration")
+
+
+def _soil_carbon(tables, images) -> str:
+    full = tables["soc_skill"]
+    short = full[["sites", "way", "scored", "horizons"]].copy()
+    for name, label in (("nse", "NSE"), ("rmse", "RMSE of ln"), ("bias", "bias of ln")):
+        short[label] = full[name].map(_two)
+    for column in full.columns[full.columns.str.startswith("coverage_")]:
+        short[f"{column.removeprefix('coverage_')[:-1]} % holds"] = full[column].map(percent)
+    return f"<p>{captions.SOC}</p>" + table(short) + figure(images, "soc_profiles")
+
+
+def _cost(result: xr.Dataset) -> str:
+    sites = result.sizes["site"]
+    rows = []
+    for name, label, shown in (
+        ("wall_time_s", "wall time", duration),
+        ("n_solves", "model solves", count),
+        ("n_gradients", "model gradients", count),
+    ):
+        first, second = (float(result[name].sel(way=way)) for way in WAYS)
+        ratio = f"{second / first:.3g}" if first > 0 and second > 0 else "–"
+        rows.append([label, shown(first), shown(second), ratio])
+    frame = pd.DataFrame(rows, columns=["", *WAYS, "sampler / network"])
+    return f"<p>{escape(captions.COST.format(sites=sites))}</p>" + table(frame)
+
+
+def _sites(images, chosen: Mapping[str, str]) -> str:
+    which = "; ".join(f"{word}: {site}" if word != site else site for word, site in chosen.items())
+    start = f"<p>Drawn one by one: {escape(which)}.</p>"
+    return start + figure(images, "posteriors", wide=True) + figure(images, "map") + figure(images, "overlap_sites")
+
+
+def table(frame: pd.DataFrame) -> str:
+    """A table that scrolls sideways by itself; statuses carry their colour class beside their word."""
+    wordy = [" class=words" if str(value)[:1].isalpha() else "" for value in frame.iloc[0]] if len(frame) else []
+    wordy = wordy or [""] * frame.shape[1]
+    head = "".join(f'<th scope="col"{w}>{escape(str(c))}</th>' for c, w in zip(frame.columns, wordy, strict=True))
+    rows = []
+    for values in frame.itertuples(index=False):
+        texts = [str(value) for value in values]
+        trivial = ' class="trivial"' if verdict.NEITHER in texts or verdict.GIVEN in texts else ""
+        cells = "".join(
+            f"<td class={STATUS_CLASS[text]}>{text}</td>" if text in STATUS_CLASS else f"<td{w}>{escape(text)}</td>"
+            for text, w in zip(texts, wordy, strict=True)
+        )
+        rows.append(f"<tr{trivial}>{cells}</tr>")
+    body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
+    return f'<div class="scroll" tabindex="0"><table>{body}</table></div>'
+
+
+def figure(images: Mapping[str, str], name: str, *, wide: bool = False) -> str:
+    """A picture in the page with its caption; wide ones scroll on a narrow screen."""
+    caption = captions.FIGURES[name]
+    kind = ' class="wide"' if wide else ""
+    picture = f'<img{kind} alt="{escape(caption)}" src="data:image/png;base64,{images[name]}">'
+    return f'<figure><div class="scroll">{picture}</div><figcaption>{caption}</figcaption></figure>'
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words that fit their size."""
+    if not np.isfinite(seconds):
+        return "–"
+    for limit, size, unit in ((120, 1, "s"), (7200, 60, "min"), (172800, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds / 86400:.3g} days"
+
+
+def count(number: float) -> str:
+    """A whole number with thin spaces between thousands."""
+    return f"{number:,.0f}".replace(",", "\u202f") if np.isfinite(number) else "–"
+
+
+def percent(share: float) -> str:
+    """A share as a whole percentage."""
+    return f"{round(100 * share) + 0:d} %" if np.isfinite(share) else "–"
+
+
+def _two(value: float) -> str:
+    return f"{round(value, 2) + 0.0:.2f}" if np.isfinite(value) else "–"
+
+
+def _three(value: float) -> str:
+    return f"{value:.3f}" if np.isfinite(value) else "–"
+
+
+def _interval(frame: pd.DataFrame, name: str) -> list[str]:
+    pairs = zip(frame[f"{name}_lower"], frame[f"{name}_upper"], strict=True)
+    return [f"{_two(a)} to {_two(b)}" if np.isfinite(a) else "–" for a, b in pairs]
+
+
+def _short(key: str, value: object) -> str:
+    text = str(value)
+    if key.endswith("fingerprint"):
+        return text[:12] + "…" * (len(text) > 12)
+    return text if len(text) <= 120 else text[:117] + "…"
+
+
+def _section(heading: str, body: str) -> str:
+    return f"<section><h2>{escape(heading)}</h2>{body}</section>"
+
+
+def _list(sentences: Sequence[str]) -> str:
+    return "<ul>" + "".join(f"<li>{sentence}</li>" for sentence in sentences) + "</ul>"

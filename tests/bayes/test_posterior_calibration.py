@@ -1,0 +1,75 @@
+"""Simulation-based calibration and recovery of all 21 parameters at full size."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from bayes import diagnostics, sampling
+from scipy import stats
+
+import bayes
+import clm5
+
+pytestmark = pytest.mark.slow
+
+OPTIONS = clm5.ModelOptions()
+CONFIG = bayes.Config(OPTIONS, warmup=300, draws=400, batch=32)
+REPLICATES = 128
+KEPT = 40  # draws per site for ranks, thinned until nearly independent
+FALSE_ALARM = 1e-4  # of this file; 21 parameters and the carbon stock are looked at
+
+
+@pytest.fixture(scope="module")
+def replicates():
+    """Sites whose truth is a draw from the prior and whose horizons are a draw from the likelihood, and their posterior."""
+    sites = clm5.sites.virtual(REPLICATES, seed=11)
+    truth = np.random.default_rng(12).uniform(size=(REPLICATES, 21))
+    with jax.enable_x64(True):
+        forcing, observations = clm5.Forcing.from_sites(sites), clm5.Observations.from_sites(sites)
+        simulate = jax.jit(lambda unit: clm5.simulate(OPTIONS.space.physical(unit), forcing).soc)
+        soc = simulate(jnp.asarray(truth))
+        measured = np.array(clm5.sample_observations(jax.random.key(13), soc, observations, OPTIONS))
+        sites = sites.assign(soc=(("site", "horizon"), measured, sites.soc.attrs))
+        ids = [str(name) for name in sites["site"].values]
+        parts = list(sampling._batches(sites, ids, CONFIG, 0, None, False))
+        unit = np.concatenate([part["unit"] for part in parts], axis=2)
+        thinned = unit[:, :: CONFIG.draws * CONFIG.chains // KEPT].reshape(-1, REPLICATES, 21)
+        fit = jax.jit(
+            jax.vmap(lambda s: jnp.sum(clm5.log_likelihood(s, clm5.Observations.from_sites(sites), OPTIONS), -1))
+        )
+        quantity = np.concatenate([thinned, np.asarray(fit(jax.vmap(simulate)(jnp.asarray(thinned))))[..., None]], -1)
+        true_quantity = np.concatenate([truth, np.asarray(fit(soc[None]))[0][:, None]], -1)
+    return unit, quantity, true_quantity  # the last quantity is the log likelihood
+
+
+def smallest_p(quantity, truth) -> float:
+    """Smallest p-value of uniform ranks over the quantities, times their number."""
+    n = len(quantity)
+    ranks = (quantity < truth).sum(0)  # 0 … n
+    place = (ranks + np.random.default_rng(0).uniform(size=ranks.shape)) / (n + 1)  # exactly uniform if calibrated
+    return min(stats.kstest(place[:, i], "uniform").pvalue for i in range(place.shape[1])) * place.shape[1]
+
+
+def test_ranks_of_the_truth_are_uniform(replicates):
+    _, quantity, truth = replicates
+    assert smallest_p(quantity, truth) > FALSE_ALARM
+    centre = quantity.mean(0)
+    assert smallest_p(centre + 0.5 * (quantity - centre), truth) < FALSE_ALARM  # half as wide
+    assert smallest_p(quantity + 0.5 * quantity.std(0), truth) < FALSE_ALARM  # half a sd aside
+
+
+def test_intervals_of_ninety_percent_hold_the_truth_nine_times_in_ten(replicates):
+    unit, _, truth = replicates
+    low, high = np.quantile(unit, [0.05, 0.95], axis=(0, 1))
+    held = ((truth[:, :21] > low) & (truth[:, :21] < high)).sum(0)
+    bounds = stats.binom.ppf([FALSE_ALARM / 42, 1 - FALSE_ALARM / 42], REPLICATES, 0.9)
+    assert held.min() >= bounds[0]
+    assert held.max() <= bounds[1]
+    narrow_low, narrow_high = np.quantile(unit, [0.25, 0.75], axis=(0, 1))  # intervals of half the draws are caught
+    assert ((truth[:, :21] > narrow_low) & (truth[:, :21] < narrow_high)).sum(0).min() < bounds[0]
+
+
+def test_chains_agree(replicates):
+    found = diagnostics.estimate(replicates[0])
+    assert np.mean(found["rhat"].max(1) < 1.02) > 0.8
+    assert np.median(np.minimum(found["ess_bulk"], found["ess_tail"]).min(1)) > 300

@@ -1,0 +1,70 @@
+"""Every site is for training, for stopping or for judging, and for one of them only."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import binn
+
+
+def places(n=200, seed=0):
+    rng = np.random.default_rng(seed)
+    return xr.Dataset(
+        {"lon": ("site", rng.uniform(-120, -70, n)), "lat": ("site", rng.uniform(25, 50, n))},
+        coords={"site": [f"s{i}" for i in range(n)]},
+    )
+
+
+def shares(labels):
+    return [np.mean(labels == label) for label in ("train", "validation", "test")]
+
+
+def test_random_split_is_80_10_10():
+    np.testing.assert_allclose(shares(binn.split(places())), [0.8, 0.1, 0.1], atol=1e-12)
+
+
+def test_block_split_is_about_80_10_10_and_keeps_blocks_whole():
+    sites = places()
+    labels = binn.split(sites, "blocks")
+    np.testing.assert_allclose(shares(labels), [0.8, 0.1, 0.1], atol=0.03)  # blocks hold 1 to 4 of 200 sites
+    block = [
+        f"{np.floor(lat / 2)} {np.floor(lon / 2)}" for lon, lat in zip(sites.lon.values, sites.lat.values, strict=True)
+    ]
+
+    def mixed(labels):
+        return sum(len(set(labels[np.array(block) == b])) > 1 for b in set(block))
+
+    assert mixed(labels) == 0
+    assert mixed(binn.split(sites, "random")) > 0  # the count can see a split that ignores blocks
+
+
+def test_blocks_meet_across_the_date_line_and_the_two_ways_to_write_a_longitude():
+    sites = places(30)
+    sites["lon"] = ("site", np.where(np.arange(30) % 2, -179.5, 180.5))
+    sites["lat"] = ("site", np.repeat(np.arange(0.0, 30.0, 2.0), 2) + 0.5)
+    labels = binn.split(sites, "blocks")
+    np.testing.assert_array_equal(labels[::2], labels[1::2])
+
+
+@pytest.mark.parametrize("rule", ["random", "blocks"])
+def test_a_label_belongs_to_the_site_and_the_seed(rule):
+    sites = places()
+    labels = binn.split(sites, rule, seed=3)
+    np.testing.assert_array_equal(labels, binn.split(sites, rule, seed=3))
+    np.testing.assert_array_equal(labels[::-1], binn.split(sites.isel(site=slice(None, None, -1)), rule, seed=3))
+    assert not np.array_equal(labels, binn.split(sites, rule, seed=4))
+
+
+@pytest.mark.parametrize("n", [3, 4, 7])
+def test_few_sites_still_fill_every_label(n):
+    assert all(share > 0 for share in shares(binn.split(places(n))))
+
+
+def test_what_cannot_be_split_is_refused():
+    with pytest.raises(ValueError, match="2 sites in 2 group"):
+        binn.split(places(2))
+    together = places(20).assign(lon=("site", np.full(20, 1.0)), lat=("site", np.full(20, 1.0)))
+    with pytest.raises(ValueError, match=r'1 group.*split="random"'):
+        binn.split(together, "blocks")
+    with pytest.raises(ValueError, match="must be one of"):
+        binn.split(places(), "latitude")

@@ -1,0 +1,204 @@
+"""Two posterior files with a known relation: what was planted is what the comparison finds."""
+
+import fake_trees
+import numpy as np
+import pytest
+import xarray as xr
+
+import comparisons
+from comparisons.cautions import converged
+from comparisons.compare import cautions_of, learned
+from comparisons.verdict import classify, headline
+
+INFORMED = ["w_scaling", "tau4s3", "fs1s3", "efolding"]  # learned by at least 30 tosses
+
+
+def compared(sites, network_fault=None, sampler_fault=None, **attrs):
+    network = fake_trees.fake_tree(sites, method="mc_dropout", seed=2, fault=network_fault, **attrs)
+    return comparisons.compare(network, fake_trees.fake_tree(sites, fault=sampler_fault), sites)
+
+
+def test_equal_posteriors_agree_as_well_as_the_sampler_with_itself(result):
+    one = result.sel(parameter=INFORMED)
+    assert (one.parameter_pearson > 0.98).all()
+    assert (
+        one.parameter_overlap.mean("site") > one.parameter_overlap_within.sel(way="sampler").mean("site") - 0.03
+    ).all()
+    floor = one.parameter_overlap_prior.sel(way="sampler").mean("site")
+    best = one.parameter_overlap_within.sel(way="sampler").mean("site")
+    skill = (one.parameter_overlap.mean("site") - floor) / (best - floor)
+    assert (skill > 0.9).all()
+    np.testing.assert_allclose(one.parameter_overlap_skill, skill)
+    assert np.all([word == "agree" for word in classify(one)])
+    assert "largely agree" in headline(result)
+
+
+def test_parameters_that_nobody_learned_are_called_so(result):
+    unlearned = result.drop_sel(parameter=[*INFORMED, "beta", "q10"])
+    assert (unlearned.parameter_overlap.mean("site") > 0.9).all()  # agreement by itself
+    assert unlearned.parameter_overlap_skill.isnull().all()
+    assert not learned(unlearned).any()
+    assert set(classify(unlearned)) == {"neither learned"}
+    assert (np.abs(unlearned.parameter_sd_reduction.mean("site")) < 0.03).all()
+    assert (unlearned.parameter_kl.mean("site") < 0.03).all()
+
+
+def test_learned_spread_is_the_exact_one(result):
+    """Beta(1 + k, 201 − k) for w_scaling, averaged over k that is uniform on 0 … 200."""
+    k = np.arange(201)
+    sd = np.sqrt((1 + k) * (201 - k) / (202**2 * 203))
+    gain = result.parameter_sd_reduction.sel(parameter="w_scaling").mean("site")
+    np.testing.assert_allclose(gain, 1 - np.mean(sd) * np.sqrt(12), atol=0.03)  # 15 sites, not all k
+
+
+def test_a_shift_is_seen_by_overlap_distance_and_coverage_though_not_always_by_r(sites, result):
+    shifted = compared(sites, "shifted").sel(parameter=INFORMED)
+    assert (shifted.parameter_overlap.mean("site") < 0.5).all()
+    assert (shifted.parameter_wasserstein.mean("site") > 0.15).all()
+    assert (shifted.parameter_coverage.sel(way="network", level=0.95) < 0.5).all()
+    assert (shifted.parameter_coverage.sel(way="sampler", level=0.95) > 0.7).all()
+    assert (result.parameter_wasserstein.sel(parameter=INFORMED).mean("site") < 0.02).all()
+
+
+def test_false_certainty_is_seen_by_overlap_and_coverage_and_not_by_r(sites):
+    narrow = compared(sites, "narrow").sel(parameter=INFORMED)
+    assert (narrow.parameter_pearson > 0.98).all()
+    assert (narrow.parameter_overlap.mean("site") < 0.65).all()
+    assert (narrow.parameter_coverage.sel(way="network", level=0.9).mean() < 0.6).all()
+    assert (narrow.parameter_sd_reduction.sel(way="network") > narrow.parameter_sd_reduction.sel(way="sampler")).all()
+    assert set(classify(narrow)) == {"same order, other values"}
+
+
+def test_a_network_that_quotes_the_prior_scores_the_floor(sites):
+    prior = compared(sites, "prior").sel(parameter=INFORMED)
+    floor = prior.parameter_overlap_prior.sel(way="sampler")
+    np.testing.assert_allclose(prior.parameter_overlap.mean("site"), floor.mean("site"), atol=0.03)
+    assert (np.abs(prior.parameter_overlap_skill) < 0.06).all()
+    assert set(classify(prior)) == {"only the sampler learned"}
+    assert (prior.parameter_coverage.sel(way="network", level=0.9) > 0.6).all()  # calibrated, and empty
+    assert (prior.parameter_interval_width.sel(way="network") > 0.95).all()
+
+
+def test_posteriors_of_other_sites_do_not_correlate(sites):
+    shuffled = compared(sites, "shuffled").sel(parameter=INFORMED)
+    assert (np.abs(shuffled.parameter_pearson) < 0.8).all()
+    assert set(classify(shuffled)) == {"disagree"}
+
+
+def test_plant_carbon_input_is_one_by_construction_and_left_out_of_the_second_mean(result):
+    assert float(result.process_pearson.sel(process="carbon_input")) == pytest.approx(1, abs=1e-6)
+    assert result.process_overlap.sel(process="carbon_input").isnull().all()
+    r = result.process_pearson
+    mean = result.average_pearson
+    assert float(mean.sel(average="processes")) == pytest.approx(float(r.mean()))
+    without = r.drop_sel(process="carbon_input").mean()
+    assert float(mean.sel(average="processes_without_carbon_input")) == pytest.approx(float(without))
+    low, high = result.average_pearson_interval.sel(average="processes").values
+    assert low <= float(r.mean()) <= high
+
+
+def test_what_the_prior_alone_would_correlate_stands_beside_r(result, sampler):
+    """A process that differs between sites by forcing has a high r with nothing learned; parameters have no such r."""
+    assert result.parameter_pearson_prior.isnull().all()
+    prior = sampler["prior"].to_dataset().processes.mean(("chain", "draw"))
+    posterior = result.process_mean.sel(way="sampler")
+    for name in ("A", "K"):
+        r = (
+            np.corrcoef(prior.sel(process=name), posterior.sel(process=name))[0, 1]
+            if prior.sel(process=name).std()
+            else 0
+        )
+        found = float(result.process_pearson_prior.sel(process=name))
+        assert np.isnan(found) or found == pytest.approx(r)
+    assert float(result.process_pearson_prior.sel(process="carbon_input")) == pytest.approx(1)
+    assert float(result.average_pearson_prior.sel(average="processes")) == pytest.approx(
+        1
+    )  # made-up: forcing in one alone
+
+
+def test_a_process_that_is_nil_at_one_site_is_missing_there_alone(sites):
+    """Without mixing at a bedrock column V is 0 whatever the parameters."""
+    network, sampler = fake_trees.fake_tree(sites, method="mc_dropout", seed=2), fake_trees.fake_tree(sites)
+    for tree in (network, sampler):
+        for group in ("posterior", "prior"):
+            tree[group]["processes"].values[:, :, 4, fake_trees.PROCESSES.index("V")] = 0.0
+    found = comparisons.compare(network, sampler, sites)
+    overlap = found.process_overlap.sel(process="V")
+    assert np.flatnonzero(overlap.isnull()).tolist() == [4]
+    assert np.isfinite(found.process_pearson.sel(process="V"))
+
+
+def test_sites_are_matched_by_id_in_whatever_order(network, sampler, sites, result):
+    order = np.random.default_rng(0).permutation(15)
+    turned = sampler.map_over_datasets(lambda d: d.isel(site=order) if "site" in d.dims else d)
+    turned.attrs = sampler.attrs
+    again = comparisons.compare(network, turned, sites)
+    np.testing.assert_allclose(again.parameter_overlap, result.parameter_overlap, atol=1e-12)
+    np.testing.assert_allclose(again.parameter_pearson, result.parameter_pearson, atol=1e-12)
+
+
+def test_only_common_sites_are_compared_and_none_is_an_error(network, sampler, sites):
+    half = sampler.map_over_datasets(lambda d: d.isel(site=slice(0, 6)) if "site" in d.dims else d)
+    half.attrs = sampler.attrs
+    fewer = comparisons.compare(network, half, sites)
+    assert fewer.sizes["site"] == 6
+    assert any("only the 6 common ones" in sentence for sentence in cautions_of(fewer))
+    other = sites.assign_coords(site=[f"else-{i}" for i in range(15)])
+    with pytest.raises(ValueError, match=r"no common sites: network has 15 \(site-000"):
+        comparisons.compare(network, sampler, other)
+
+
+def test_different_bounds_are_refused(network, sites):
+    with pytest.raises(ValueError, match=r"different bounds: .*'binn'.*'proda'"):
+        comparisons.compare(network, fake_trees.fake_tree(sites, bounds="proda"), sites)
+
+
+@pytest.mark.parametrize(("option", "value"), [("rules", "binn"), ("error", "proda"), ("sigma", 0.6)])
+def test_a_different_question_is_a_caution(sites, option, value):
+    found = cautions_of(compared(sites, **{option: value}))
+    assert any(f"{option} is {value!r} for the network" in sentence for sentence in found)
+
+
+def test_other_site_data_are_a_caution(sites, result):
+    assert not any("fingerprint" in sentence for sentence in cautions_of(result))
+    found = compared(sites, sites_fingerprint="0" * 64)
+    assert any("fingerprints differ" in sentence for sentence in cautions_of(found))
+
+
+def test_chains_that_did_not_mix_come_first_and_dropout_members_have_no_rhat(sites, result):
+    assert result.rhat.sel(way="network").isnull().all()
+    assert converged(result).all()
+    unmixed = compared(sites, sampler_fault="unmixed")
+    assert not converged(unmixed).any()
+    assert cautions_of(unmixed)[0].startswith("The sampler has not converged at 15 of 15 sites")
+
+
+def test_soil_carbon_is_scored_where_the_network_had_not_seen_it(result):
+    assert result.soc_standing.sel(way="network", subset="held_out") == "held out"
+    assert result.soc_standing.sel(way="sampler", subset="held_out") == "in sample"
+    assert (result.soc_skill.sel(metric="n", subset="held_out") == 20).all()  # 5 test sites of 4 horizons
+    assert (result.soc_skill.sel(metric="rmse") < 0.5).all()
+
+
+def test_a_missing_variable_is_named(network, sampler, sites):
+    broken = xr.DataTree.from_dict({k: v.to_dataset() for k, v in sampler.children.items()})
+    broken.attrs = sampler.attrs
+    broken["posterior"] = xr.DataTree(broken["posterior"].to_dataset().drop_vars("soc"))
+    with pytest.raises(ValueError, match="sampler: no variable 'soc'"):
+        comparisons.compare(network, broken, sites)
+
+
+def test_a_result_survives_its_file(result, tmp_path):
+    path = comparisons.save(result, tmp_path / "comparison.nc")
+    back = xr.load_dataset(path, engine="h5netcdf")
+    xr.testing.assert_allclose(back, result)
+    assert cautions_of(back) == cautions_of(result)
+    assert back.attrs["sampler_method"] == "nuts"
+    assert [p.name for p in tmp_path.iterdir()] == ["comparison.nc"]
+
+
+def test_unknown_truth_leaves_out_what_needs_it():
+    sites = fake_trees.fake_sites(4, truth=False)
+    found = compared(sites)
+    assert "parameter_coverage" not in found
+    assert any("only 4 sites" in sentence for sentence in cautions_of(found))
