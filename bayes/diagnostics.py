@@ -68,7 +68,9 @@ def summary(tree: xr.DataTree) -> xr.Dataset:
     """
     posterior = tree["posterior"].dataset
     theta = posterior["theta"].transpose("chain", "draw", "site", "parameter")
-    variables = {name: (("site", "parameter"), value) for name, value in estimate(theta.values).items()}
+    variables: dict[str, tuple] = {
+        name: (("site", "parameter"), value) for name, value in estimate(theta.values).items()
+    }
     unit = posterior["unit"].transpose("chain", "draw", "site", "parameter").values
     at_bound = np.mean((unit < NEAR_BOUND) | (unit > 1 - NEAR_BOUND), axis=(0, 1))
     fixed = np.ptp(unit, axis=(0, 1)) == 0
@@ -134,6 +136,6 @@ def verdict(summary: xr.Dataset, r_hat_limit: float = R_HAT_LIMIT, ess_limit: fl
     return "\n".join(lines)
 
 
-def _listed(ids: Sequence, most: int) -> str:
+def _listed(ids: Sequence | np.ndarray, most: int) -> str:
     shown = ", ".join(map(str, ids[:most]))
     return shown + (f" and {len(ids) - most} more sites" if len(ids) > most else "")

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 from numpyro.infer import NUTS
 
 STRETCH = 25  # draws per call: short enough for a progress bar, long enough that calls cost nothing
@@ -91,10 +91,10 @@ class Engine:
             empty = jax.tree.map(lambda s: jnp.zeros((STRETCH, *s.shape), s.dtype), shapes)
             return jax.lax.fori_loop(0, count, step, (state, empty))
 
-        over_chains = jax.vmap(start, in_axes=(0, None))
-        self._start = self._spread(jax.vmap(over_chains), replicated=0)
-        over_chains = jax.vmap(advance, in_axes=(0, None, None))
-        self._advance = self._spread(jax.vmap(over_chains, in_axes=(0, 0, None)), replicated=1)
+        start_chains = jax.vmap(start, in_axes=(0, None))
+        self._start = self._spread(jax.vmap(start_chains), replicated=0)
+        advance_chains = jax.vmap(advance, in_axes=(0, None, None))
+        self._advance = self._spread(jax.vmap(advance_chains, in_axes=(0, 0, None)), replicated=1)
 
     def _spread(self, batch: Callable, replicated: int) -> Callable:
         """Compile `batch`, its leading site axis spread over the devices; the last arguments are the same for all."""
@@ -105,7 +105,7 @@ class Engine:
         specs = (sites, sites, *[same] * replicated)
         return jax.jit(jax.shard_map(batch, mesh=mesh, in_specs=specs, out_specs=sites, check_vma=False))
 
-    def start(self, keys: PRNGKeyArray, data: Any) -> State:
+    def start(self, keys: Key[Array, "site chain"], data: Any) -> State:
         """The first state of every lane. `keys` has shape (site, chain), the leaves of `data` lead with site."""
         return self._start(keys, data)
 
@@ -117,7 +117,7 @@ class Engine:
         return state, {name: np.asarray(value)[:, :, :count] for name, value in kept.items()}
 
     def run(
-        self, keys: PRNGKeyArray, data: Any, draws: int, tick: Callable[[int], None] = lambda count: None
+        self, keys: Key[Array, "site chain"], data: Any, draws: int, tick: Callable[[int], None] = lambda count: None
     ) -> tuple[Records, Int[np.ndarray, "site chain"]]:
         """Warm up, then draw.
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Key
 
 import clm5
 from bayes import diagnostics, model
@@ -127,7 +127,8 @@ def sample(
         config: settings, default `Config()`.
         out: folder for finished batches and `posterior.nc`. A killed run that is started again with the same arguments
             goes on after its last finished batch and ends with the same draws.
-        seed: of all draws. A site's draws depend on the seed and its id, not on its position or its neighbours.
+        seed: of all draws. A site's draws depend on the seed and its id, not on its position or its neighbours. Batches of
+            another width, or another number of devices, round differently, and chains then part ways after some draws.
         resume: False refuses a folder that already holds a run.
         progress: show batches done and time left; silent where the output is not a terminal.
 
@@ -175,16 +176,16 @@ def _batches(
             if arrays is None:
                 # empty places of the last batch repeat its first site, so that every batch has one shape
                 places = np.array([first + i if i < len(members) else first for i in range(width)])
-                data = jax.tree.map(lambda leaf, places=places: leaf[places], columns)
+                forcing, observations = jax.tree.map(lambda leaf, places=places: leaf[places], columns)
                 keys = chain_keys(seed, [ids[i] for i in places], config.chains)
-                arrays = sampler(keys, *data, members, config.draws, bar.tick)
+                arrays = sampler(keys, forcing, observations, members, config.draws, bar.tick)
                 if folder is not None:
                     folder.save(members, arrays)
             bar.batch_done()
             yield arrays
 
 
-def chain_keys(seed: int, ids: list[str], chains: int) -> PRNGKeyArray:
+def chain_keys(seed: int, ids: list[str], chains: int) -> Key[Array, "site chain"]:
     """A key per site and chain, made of the seed, the site's id and the chain's number alone, (site, chain)."""
     hashes = np.array([zlib.crc32(name.encode()) for name in ids], np.uint32)
     root = jax.random.key(seed, impl="threefry2x32")
@@ -224,7 +225,7 @@ class Sampler:
 
         self.place = None if len(free) == model.N_PARAMETERS else place
         self._n_free = len(free)
-        self._choices = {"scale": config.scale, "place": self.place, "n_free": self._n_free}
+        self._choices: dict = {"scale": config.scale, "place": self.place, "n_free": self._n_free}
         self.engine = Engine(
             self.potential,
             lambda key, data: model.latent_from_prior(key, self._n_free, config.scale),
@@ -270,8 +271,8 @@ class Sampler:
             lost = [name for name, lane in zip(members, lanes, strict=False) if lane.any()]
             raise ValueError(
                 f"the likelihood is not finite anywhere in the prior at {', '.join(lost)}: the column's carbon "
-                "overflows or vanishes there. Check the forcing of these sites (no carbon input? water or temperature out "
-                "of range?) and their horizons (all below bedrock?)"
+                "overflows or vanishes there. Check the forcing of these sites (no carbon input? water or temperature "
+                "out of range?) and their horizons (all below bedrock?)"
             ) from error
         n = len(members)
         arrays = {name: np.moveaxis(records[name][:n], 0, 2) for name in STATISTICS}

@@ -96,7 +96,7 @@ def _refuse_other(path: Path, found: dict, wanted: dict) -> None:
 
 def _flat(tree: dict, prefix: str = "") -> dict:
     """{"a": {"b": 1}} → {"a.b": 1}."""
-    flat = {}
+    flat: dict = {}
     for name, value in tree.items():
         flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return flat

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 ACTIVATIONS: dict[str, Callable] = {
     "relu": nnx.relu,
@@ -76,7 +76,7 @@ class ParameterNetwork(nnx.Module):
 
 
 def mc_dropout(
-    network: ParameterNetwork, x: Float[Array, "site covariate"], keys: PRNGKeyArray, *, batch: int
+    network: ParameterNetwork, x: Float[Array, "site covariate"], keys: Key[Array, " draw"], *, batch: int
 ) -> Float[Array, "draw site parameter"]:
     """One network per key, `batch` of them at a time: a spread to compare with a posterior, not a posterior.
 

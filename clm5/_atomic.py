@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> Path:
-    """Let `write` fill a temporary name beside `path`, then rename it: an interrupted write leaves nothing under `path`.
+    """Let `write` fill a temporary name beside `path`, then rename it: an interrupted write leaves nothing there.
 
     Args:
         path: the final name of a file or folder; what is there already is replaced.

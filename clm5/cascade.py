@@ -51,6 +51,7 @@ def cascade(theta: Float[Array, "21"]) -> Cascade:
     p = by_name(theta)
     p["1 - fcwdl2"] = 1.0 - p["fcwdl2"]
     fraction = {(donor, receiver): p[name] for donor, receiver, name in TRANSFERS}
-    respired = {pool: 1.0 - sum(f for (donor, _), f in fraction.items() if donor == pool) for pool in POOLS}
-    respired["cwd"] = jnp.zeros_like(p["fcwdl2"])
+    nothing = jnp.zeros_like(p["fcwdl2"])
+    respired = {pool: 1.0 - sum((f for (donor, _), f in fraction.items() if donor == pool), nothing) for pool in POOLS}
+    respired["cwd"] = nothing
     return Cascade({pool: p[name] for pool, name in TURNOVER.items()}, fraction, respired)

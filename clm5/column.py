@@ -6,6 +6,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
 from clm5._pytree import pytree
@@ -53,7 +54,7 @@ TURNOVER_FLOOR = (
 _SIGNATURE = "(p),(l,m),(l,m),(l,m),(l,m),(q,m),(m),(m),(m)->(k,l),(k,l),(l),(l),(l)"
 
 
-def simulate(theta: Float[Array, "*batch 21"], forcing: Forcing, rules: str = "conservative") -> SteadyState:
+def simulate(theta: Float[ArrayLike, "*batch parameter"], forcing: Forcing, rules: str = "conservative") -> SteadyState:
     """Steady state of soil columns.
 
     Args:
@@ -145,11 +146,10 @@ def column(theta: Float[Array, "21"], forcing: Forcing, rules: str) -> SteadySta
     for pool in LITTER_POOLS[1:]:
         arrives = annual[pool] + flows.fraction.get(("cwd", pool), 0.0) * annual["cwd"]
         unknown |= solve((pool,), "litter", [arrives * source / thickness])
-    from_litter = [
-        sum((flows.fraction[d, r] * decay["litter"] * unknown[d] for d, r in flows.fraction if r == pool and d in unknown),
-            start=jnp.zeros_like(source))
-        for pool in SOIL_POOLS
-    ]  # fmt: skip
+    from_litter = [jnp.zeros_like(source) for _ in SOIL_POOLS]
+    for (donor, receiver), fraction in flows.fraction.items():
+        if donor in unknown and receiver in SOIL_POOLS:
+            from_litter[SOIL_POOLS.index(receiver)] += fraction * decay["litter"] * unknown[donor]
     unknown |= solve(SOIL_POOLS, "soil", from_litter)
 
     respired = sum(
@@ -181,7 +181,7 @@ def _out_of_range(potential, cwd_too_large, too_large, mixes) -> Bool[Array, "po
 
 
 def _log_scale(mixing_rate: Layers, log_depth: Layers) -> Layers:
-    """ln of the faster of mixing (yr⁻¹) and depth-dependent decomposition. It cancels: no derivative goes through it."""
+    """ln of the faster of mixing (yr⁻¹) and decomposition with depth. It cancels, so no derivative goes through it."""
     mixing_rate, log_depth = jax.lax.stop_gradient((mixing_rate, log_depth))
     mixes = mixing_rate > 0
     return jnp.where(mixes, jnp.maximum(jnp.log(jnp.where(mixes, mixing_rate, 1.0)), log_depth), log_depth)

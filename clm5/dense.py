@@ -95,7 +95,7 @@ def _transport_of_a_month(p: dict, alt, n, rules: str) -> Float[Array, "layer la
     z_end = 3.0 if rules == "binn" else jnp.minimum(3.0, jnp.asarray(_FACE)[n])
     span = z_end - alt
     tapered = jnp.where(span == 0, 0.0, jnp.maximum(1.0 - (_FACE - alt) / jnp.where(span == 0, 1.0, span), 0.0))
-    cryoturbation = p["cryo"] / DAYS_PER_YEAR * jnp.where(_FACE < alt, 1.0, tapered)
+    cryoturbation = p["cryo"] / DAYS_PER_YEAR * jnp.where(alt > _FACE, 1.0, tapered)
     bioturbation = p["diffus"] / DAYS_PER_YEAR * jnp.ones_like(_FACE)
     D = jnp.where((alt > 0) & (alt <= 2.0), cryoturbation, jnp.where(alt > 2.0, bioturbation, 0.0))
     D = jnp.where(jnp.arange(N_LAYERS + 1) <= n, D, 0.0)

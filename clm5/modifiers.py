@@ -47,7 +47,7 @@ def log_depth_scalar(efolding: Float[Array, ""]) -> Float[Array, "layer"]:
 
     Its logarithm, because r_z itself leaves float32 below about 0.1 m of e-folding depth.
     """
-    return -NODE.astype(efolding.dtype) / jnp.maximum(efolding, EFOLDING_FLOOR)
+    return -jnp.asarray(NODE, efolding.dtype) / jnp.maximum(efolding, EFOLDING_FLOOR)
 
 
 class Environment(NamedTuple):

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from clm5._pytree import pytree
@@ -44,9 +45,9 @@ class Observations:
 
 
 def observe(
-    soc: Float[Array, "*batch layer"],
-    upper: Float[Array, "*batch2 horizon"],
-    lower: Float[Array, "*batch2 horizon"],
+    soc: Float[ArrayLike, "*batch layer"],
+    upper: Float[ArrayLike, "*batch2 horizon"],
+    lower: Float[ArrayLike, "*batch2 horizon"],
     operator: str = "horizon",
 ) -> Float[Array, "*batch3 horizon"]:
     """What a measurement of each horizon would find in a modelled profile, gC m⁻³.

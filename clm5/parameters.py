@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 
@@ -97,13 +98,13 @@ class ParameterSpace:
     def __hash__(self) -> int:
         return hash(self.bounds)
 
-    def physical(self, unit: Float[Array, "*batch 21"]) -> Float[Array, "*batch 21"]:
+    def physical(self, unit: Float[ArrayLike, "*batch parameter"]) -> Float[Array, "*batch 21"]:
         """Physical values, in the units of the table, of points of the unit cube."""
         lower, upper = self._bounds_like(unit, "physical")
         return lower + unit * (upper - lower)
 
-    def unit(self, theta: Float[Array, "*batch 21"]) -> Float[Array, "*batch 21"]:
-        """Points of the unit cube of physical values: the inverse of `physical`; outside [0, 1] for values out of bounds."""
+    def unit(self, theta: Float[ArrayLike, "*batch parameter"]) -> Float[Array, "*batch 21"]:
+        """Points of the unit cube of physical values: the inverse of `physical`, outside [0, 1] where values are."""
         lower, upper = self._bounds_like(theta, "unit")
         return (theta - lower) / (upper - lower)
 

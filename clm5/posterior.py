@@ -71,12 +71,14 @@ def assemble_posterior(
     n_site = sites.sizes["site"]
     if unit.ndim != 4 or unit.shape[2:] != (n_site, len(NAMES)):
         raise ValueError(
-            f"assemble_posterior: unit must have shape (chain, draw, {n_site} sites, {len(NAMES)} parameters), got {unit.shape}"
+            f"assemble_posterior: unit must have shape (chain, draw, {n_site} sites, {len(NAMES)} parameters), "
+            f"got {unit.shape}"
         )
     if not np.all((unit >= 0) & (unit <= 1)):  # also catches NaN
         where = tuple(int(i) for i in np.argwhere(~((unit >= 0) & (unit <= 1)))[0])
         raise ValueError(
-            f"assemble_posterior: unit must lie in [0, 1]; at (chain, draw, site, parameter) = {where} it is {unit[where]!r} "
+            f"assemble_posterior: unit must lie in [0, 1]; at (chain, draw, site, parameter) = {where} it is "
+            f"{unit[where]!r} "
             f"(site {sites.site.values[where[2]]}, {NAMES[where[3]]})"
         )
 
@@ -247,8 +249,8 @@ def open_posterior(path: str | Path) -> "xr.DataTree":
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"open_posterior: there is no posterior file at {path}")
-    engine = "zarr" if path.suffix == ".zarr" else "h5netcdf"
-    with xr.open_datatree(path, engine=engine) as tree:
+    how = {"engine": "zarr", "consolidated": False} if path.suffix == ".zarr" else {"engine": "h5netcdf"}
+    with xr.open_datatree(path, **how) as tree:
         if "posterior" not in tree.children:
             raise ValueError(
                 f"open_posterior: {path} has no group 'posterior' (groups: {', '.join(tree.children) or 'none'}). "

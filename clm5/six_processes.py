@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from clm5._pytree import pytree
@@ -51,7 +52,7 @@ class Processes:
         return jnp.stack([getattr(self, name) for name in PROCESSES], axis=-1)
 
 
-def processes(theta: Float[Array, "*batch 21"], forcing: Forcing, state: SteadyState) -> Processes:
+def processes(theta: Float[ArrayLike, "*batch parameter"], forcing: Forcing, state: SteadyState) -> Processes:
     """The six processes of columns at steady state.
 
         X_j = mean(r_T) · mean(r_W) · r_z          (no oxygen, no nitrogen)

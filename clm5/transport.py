@@ -38,7 +38,7 @@ class Mixing(NamedTuple):
 
 
 def bedrock_position(bedrock_layer: Float[Array, "month"], rules: str) -> Int[Array, ""]:
-    """The 1-based layer number of bedrock as an integer; above 20 counts as 20, below 1 as 1 under conservative rules."""
+    """The 1-based layer number of bedrock; above 20 counts as 20, and below 1 as 1 under conservative rules."""
     lowest = 1 if rules == "conservative" else 0
     return jnp.clip(bedrock_layer[0].astype(int), lowest, N_LAYERS)
 

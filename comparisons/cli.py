@@ -11,8 +11,8 @@ from cyclopts import App, Parameter
 
 app = App(
     name="binn",
-    help="Soil-carbon parameters two ways: a neural network trained through CLM5's soil column (BINN), and MCMC at every "
-    "site. Compares them, and says whether either is right.",
+    help="Soil-carbon parameters two ways: a neural network trained through CLM5's soil column (BINN), and MCMC at "
+    "every site. Compares them, and says whether either is right.",
     help_epilogue="Start with:  binn demo",
 )
 sites_app = App(name="sites", help="Make, convert and check site files.")
@@ -265,7 +265,8 @@ def check(sites: SitesFile) -> None:
     horizons = int(data.soc.notnull().sum())
     covariates = clm5.sites.covariate_names(data)
     _say(
-        f"{sites} is a valid site file: {data.sizes['site']} sites, {horizons} measured horizons, {len(covariates)} covariates"
+        f"{sites} is a valid site file: {data.sizes['site']} sites, {horizons} measured horizons, "
+        f"{len(covariates)} covariates"
     )
 
 
@@ -275,7 +276,7 @@ def _refuse_existing(out: Path, hint: str = "Name another one with --out.") -> N
 
 
 def _prepare_jax() -> None:
-    """One JAX device per core, so that sites are sampled side by side. Must run before JAX starts; it is not a library's."""
+    """One JAX device per core, so that sites are sampled side by side; a command's business, before JAX starts."""
     flag = "--xla_force_host_platform_device_count"
     if flag not in os.environ.get("XLA_FLAGS", ""):
         devices = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

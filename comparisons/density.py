@@ -72,13 +72,13 @@ def _centres(mass: np.ndarray) -> np.ndarray:
     return ((np.arange(mass.shape[0]) + 0.5) / mass.shape[0]).reshape(-1, *[1] * (mass.ndim - 1))
 
 
-def _sd(mass: np.ndarray) -> np.ndarray:
+def _sd(mass: np.ndarray) -> np.ndarray | float:
     """Standard deviation in widths of the support."""
     centres = _centres(mass)
     mean = (mass * centres).sum(0)
     return np.sqrt((mass * (centres - mean) ** 2).sum(0))
 
 
-def _quantile(mass: np.ndarray, probability: float) -> np.ndarray:
+def _quantile(mass: np.ndarray, probability: float) -> np.ndarray | float:
     """Upper edge of the cell in which the cumulated mass reaches `probability`, in widths of the support."""
     return ((np.cumsum(mass, axis=0) < probability).sum(0) + 1) / mass.shape[0]

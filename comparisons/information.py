@@ -1,9 +1,10 @@
 """How far a posterior moved from its prior: agreement on what nobody learned is trivial."""
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
-def sd_reduction(posterior_sd: np.ndarray, prior_sd: np.ndarray) -> np.ndarray:
+def sd_reduction(posterior_sd: ArrayLike, prior_sd: ArrayLike) -> np.ndarray | float:
     """Information gained as 1 − sd(posterior)/sd(prior): 0 nothing learned, 1 known exactly, below 0 wider.
 
     Args:

@@ -4,6 +4,12 @@ import os
 from pathlib import Path
 
 import pytest
+from jaxtyping import install_import_hook
+
+# shapes and types in annotations are checked while tests run, and cost nothing otherwise; an int may stand for a float
+install_import_hook(
+    ["clm5", "binn", "bayes", "comparisons"], "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+)
 
 ROOT = Path(__file__).parent.parent
 

@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from bayes import diagnostics, sampling
 from scipy import stats
 
 import bayes
 import clm5
+from bayes import diagnostics, sampling
 
 pytestmark = pytest.mark.slow
 
@@ -16,12 +16,12 @@ OPTIONS = clm5.ModelOptions()
 CONFIG = bayes.Config(OPTIONS, warmup=300, draws=400, batch=32)
 REPLICATES = 128
 KEPT = 40  # draws per site for ranks, thinned until nearly independent
-FALSE_ALARM = 1e-4  # of this file; 21 parameters and the carbon stock are looked at
+FALSE_ALARM = 1e-4  # of this file; 21 parameters and the log likelihood are looked at
 
 
 @pytest.fixture(scope="module")
 def replicates():
-    """Sites whose truth is a draw from the prior and whose horizons are a draw from the likelihood, and their posterior."""
+    """Sites whose truth is drawn from the prior and horizons from the likelihood, and their posterior."""
     sites = clm5.sites.virtual(REPLICATES, seed=11)
     truth = np.random.default_rng(12).uniform(size=(REPLICATES, 21))
     with jax.enable_x64(True):

@@ -1,11 +1,12 @@
 """R-hat, effective draws and the verdict, on chains whose quality is known."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
-from bayes import diagnostics
 
 import clm5
+from bayes import diagnostics
 
 CHAINS, DRAWS, SITES = 4, 500, 3
 RNG = np.random.default_rng(0)
@@ -14,7 +15,7 @@ RNG = np.random.default_rng(0)
 def tree_of(unit, diverging=None):
     names = ("chain", "draw", "site", "parameter")
     coords = {"site": [f"site-{i}" for i in range(unit.shape[2])], "parameter": list(clm5.NAMES)}
-    theta = np.asarray(clm5.ParameterSpace("binn").physical(unit))
+    theta = np.asarray(clm5.ParameterSpace("binn").physical(jnp.asarray(unit)))
     groups = {"posterior": xr.Dataset({"unit": (names, unit), "theta": (names, theta)}, coords)}
     if diverging is not None:
         groups["sample_stats"] = xr.Dataset({"diverging": (names[:3], diverging)})

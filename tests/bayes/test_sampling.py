@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
-from bayes import diagnostics, sampling
-from bayes.storage import RunFolder
 from chances import z_limit
+from jaxtyping import TypeCheckError
 
 import bayes
 import clm5
+from bayes import diagnostics, sampling
+from bayes.storage import RunFolder
 
 FREE = ("q10", "tau4s3")
 OPTIONS = clm5.ModelOptions()
@@ -29,7 +30,7 @@ def made(sites):
     with jax.enable_x64(True):
         unit = np.tile(CONFIG.fixed_unit, (sites.sizes["site"], 1))
         unit[:, [clm5.NAMES.index(name) for name in FREE]] = rng.uniform(0.2, 0.8, (len(unit), 2))
-        soc = clm5.simulate(OPTIONS.space.physical(unit), clm5.Forcing.from_sites(sites)).soc
+        soc = clm5.simulate(OPTIONS.space.physical(jnp.asarray(unit)), clm5.Forcing.from_sites(sites)).soc
         observations = clm5.Observations.from_sites(sites)
         measured = np.asarray(clm5.sample_observations(jax.random.key(1), soc, observations, OPTIONS))
     return sites.assign(soc=(("site", "horizon"), measured, sites.soc.attrs))
@@ -66,10 +67,18 @@ def grid_moments(site: xr.Dataset, sigmas, n: int = 101) -> list[np.ndarray]:
     return moments
 
 
+def units(sites: xr.Dataset, seed: int = 0, progress: bool = False, config=CONFIG) -> np.ndarray:
+    """Draws alone, without the work of a posterior file: (chain, draw, site, 21)."""
+    ids = [str(name) for name in sites["site"].values]
+    with jax.enable_x64(True):
+        parts = list(sampling._batches(sites, ids, config, seed, None, progress))
+    return np.concatenate([part["unit"] for part in parts], axis=2).astype(np.float32)
+
+
 def test_two_free_parameters_agree_with_brute_force(made):
     places = [1, 3]
-    tree = bayes.sample(made.isel(site=places), dataclasses.replace(CONFIG, draws=1500), progress=False)
-    draws = tree["posterior"]["unit"].sel(parameter=list(FREE)).values.astype(float)
+    unit = units(made.isel(site=places), config=dataclasses.replace(CONFIG, draws=1500))
+    draws = unit[..., [clm5.NAMES.index(name) for name in FREE]].astype(float)
     found = diagnostics.estimate(np.stack([draws, draws**2], axis=-2))  # (site, moment, parameter)
     limit = z_limit(found["mean"].size)
     sigmas = (OPTIONS.sigma, 1.25 * OPTIONS.sigma)
@@ -137,23 +146,15 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_draws(whole, made, tmp_path
     assert same_draws(again, whole)
 
     for changed, words in (
-        (dict(seed=1), "seed: 0 there, 1 now"),
-        (dict(config=dataclasses.replace(CONFIG, draws=41)), "config.draws: 40 there, 41 now"),
-        (dict(sites=made.assign(soc=made.soc * 1.01)), "sites: "),
+        ({"seed": 1}, "seed: 0 there, 1 now"),
+        ({"config": dataclasses.replace(CONFIG, draws=41)}, "config.draws: 40 there, 41 now"),
+        ({"sites": made.assign(soc=made.soc * 1.01)}, "sites: "),
     ):
-        arguments = dict(sites=made, config=CONFIG, seed=0) | changed
+        arguments = {"sites": made, "config": CONFIG, "seed": 0} | changed
         with pytest.raises(ValueError, match=words):
             bayes.sample(**arguments, out=tmp_path / "run", progress=False)
     with pytest.raises(FileExistsError, match="resume=True"):
         bayes.sample(made, CONFIG, out=tmp_path / "run", resume=False, progress=False)
-
-
-def units(sites: xr.Dataset, seed: int = 0, progress: bool = False) -> np.ndarray:
-    """Draws alone, without the work of a posterior file: (chain, draw, site, 21)."""
-    ids = [str(name) for name in sites["site"].values]
-    with jax.enable_x64(True):
-        parts = list(sampling._batches(sites, ids, CONFIG, seed, None, progress))
-    return np.concatenate([part["unit"] for part in parts], axis=2).astype(np.float32)
 
 
 def test_a_site_does_not_depend_on_its_neighbours_or_its_place(whole, made):
@@ -197,18 +198,16 @@ def test_the_folder_records_the_request(made, tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        (dict(chains=0), "chains must be a whole number of at least 1"),
-        (dict(draws=10.5), "draws must be a whole number"),
-        (dict(warmup=5), "warmup must be a whole number of at least 20"),
-        (dict(target_accept=1.0), "target_accept must lie between 0 and 1"),
-        (dict(max_tree_depth=16), "max_tree_depth"),
-        (dict(scale="log"), "scale must be one of"),
-        (dict(free=("q11",)), "free names"),
-        (dict(free=()), "free names no parameter"),
-        (dict(free=("q10", "q10")), "twice"),
-        (dict(fixed={"q10": 2.0}), "both free and fixed"),
-        (dict(free=("beta",), fixed={"q10": 20.0}), "outside the bounds"),
-        (dict(model="binn"), "must be a clm5.ModelOptions"),
+        ({"chains": 0}, "chains must be a whole number of at least 1"),
+        ({"warmup": 5}, "warmup must be a whole number of at least 20"),
+        ({"target_accept": 1.0}, "target_accept must lie between 0 and 1"),
+        ({"max_tree_depth": 16}, "max_tree_depth"),
+        ({"scale": "log"}, "scale must be one of"),
+        ({"free": ("q11",)}, "free names"),
+        ({"free": ()}, "free names no parameter"),
+        ({"free": ("q10", "q10")}, "twice"),
+        ({"fixed": {"q10": 2.0}}, "both free and fixed"),
+        ({"free": ("beta",), "fixed": {"q10": 20.0}}, "outside the bounds"),
     ],
 )
 def test_wrong_settings_are_refused(wrong, words):
@@ -216,10 +215,16 @@ def test_wrong_settings_are_refused(wrong, words):
         bayes.Config(**wrong)
 
 
+@pytest.mark.parametrize("wrong", [{"draws": 10.5}, {"model": "binn"}])
+def test_settings_of_the_wrong_type_are_refused(wrong):
+    with pytest.raises((ValueError, TypeCheckError), match=next(iter(wrong))):  # tests check annotations first
+        bayes.Config(**wrong)
+
+
 def test_fixed_values_are_physical_and_others_default():
     config = bayes.Config(free=("beta",), fixed={"q10": 2.1})
     space = OPTIONS.space
-    theta = np.asarray(space.physical(config.fixed_unit))
+    theta = np.asarray(space.physical(jnp.asarray(config.fixed_unit)))
     assert theta[clm5.NAMES.index("q10")] == pytest.approx(2.1, rel=1e-6)
     held = [i for i, name in enumerate(clm5.NAMES) if name not in ("beta", "q10")]
     np.testing.assert_allclose(theta[held], np.asarray(space.default())[held], rtol=1e-5)

@@ -1,15 +1,17 @@
 """The NumPyro model: the same density as the core's likelihood, and the box as its prior."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 import pytest
-from bayes import model
 from chances import z_limit
 from numpyro import handlers
 
 import clm5
+from bayes import model
 
 SITE = 1
 ERRORS = (clm5.ModelOptions(), clm5.ModelOptions(error="proda", sigma=0.6, operator="pchip"))
@@ -46,14 +48,17 @@ def test_log_density_is_the_flat_prior_times_the_core_likelihood(columns, option
         assert moved != pytest.approx(expected, rel=1e-10)  # a sigma wrong by 0.1 % would be seen
 
 
+def negative_log_density(forcing, options, latent, observations):
+    return model.potential(latent, forcing, observations, options, scale="probit")
+
+
 def test_gradients_are_finite_through_padding_and_far_out_in_the_box(columns):
     forcing, observations = one_site(columns)
     nothing = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), observations)
     corners = jnp.stack([jnp.full(21, v) for v in (-6.0, 0.0, 6.0)])
     for options in ERRORS:
-        slope = jax.jit(
-            jax.vmap(jax.grad(lambda x, o: model.potential(x, forcing, o, options, scale="probit")), (0, None))
-        )  # noqa: B023
+        energy = functools.partial(negative_log_density, forcing, options)
+        slope = jax.jit(jax.vmap(jax.grad(energy), (0, None)))
         assert np.all(np.isfinite(slope(corners, observations)))
         np.testing.assert_allclose(slope(corners, nothing), corners, rtol=1e-12)  # no data: the standard normal's slope
 

@@ -28,12 +28,16 @@ def observations():
     return clm5.Observations(*map(jnp.asarray, (upper, lower, soc)))
 
 
+def loss_of(loss, observations, options):
+    return horizon_loss(loss, jnp.asarray(UNIT), jnp.asarray(SOC), observations, options)
+
+
 def modelled(observations):
-    return np.asarray(clm5.observe(SOC, observations.upper, observations.lower, operator="linear"))
+    return np.asarray(clm5.observe(jnp.asarray(SOC), observations.upper, observations.lower, operator="linear"))
 
 
 def test_likelihood_is_the_lognormal_density_of_every_horizon_once(observations):
-    total, count = horizon_loss("likelihood", UNIT, SOC, observations, OPTIONS)
+    total, count = loss_of("likelihood", observations, OPTIONS)
     density = stats.lognorm.logpdf(np.asarray(observations.soc), s=0.3, scale=modelled(observations))
     np.testing.assert_array_equal(count, [3, 2])
     np.testing.assert_allclose(total, -np.nansum(density, axis=1), rtol=1e-12)
@@ -42,8 +46,8 @@ def test_likelihood_is_the_lognormal_density_of_every_horizon_once(observations)
 
 def test_posterior_adds_the_uniform_prior_as_a_density_of_the_logit(observations):
     """p uniform makes logit(p) logistic: its density is p (1 − p), a quarter at the middle."""
-    likelihood, _ = horizon_loss("likelihood", UNIT, SOC, observations, OPTIONS)
-    posterior, _ = horizon_loss("posterior", UNIT, SOC, observations, OPTIONS)
+    likelihood, _ = loss_of("likelihood", observations, OPTIONS)
+    posterior, _ = loss_of("posterior", observations, OPTIONS)
     prior = stats.logistic.logpdf(np.log(UNIT / (1 - UNIT))).sum(axis=1) - 21 * np.log(0.25)
     np.testing.assert_allclose(
         posterior - likelihood, -prior, rtol=1e-9
@@ -51,7 +55,7 @@ def test_posterior_adds_the_uniform_prior_as_a_density_of_the_logit(observations
 
 
 def test_smooth_l1_is_the_published_loss(observations):
-    total, _ = horizon_loss("smooth_l1", UNIT, SOC, observations, OPTIONS)
+    total, _ = loss_of("smooth_l1", observations, OPTIONS)
     error = np.abs(modelled(observations) - np.asarray(observations.soc))
     huber = np.where(error < 1, 0.5 * error**2, error - 0.5)
     pull = 100 * (np.cosh(10 * (UNIT - 0.5)) - 1).mean(axis=1)
@@ -63,12 +67,12 @@ def test_smooth_l1_is_the_published_loss(observations):
 @pytest.mark.parametrize("loss", ["likelihood", "posterior", "smooth_l1"])
 def test_padding_adds_nothing_to_the_loss_or_its_gradient(observations, loss):
     def summed(soc, observations):
-        return horizon_loss(loss, UNIT, soc, observations, OPTIONS)[0].sum()
+        return horizon_loss(loss, jnp.asarray(UNIT), soc, observations, OPTIONS)[0].sum()
 
     padded = jax.tree.map(lambda x: jnp.concatenate([x, jnp.full((2, 4), jnp.nan)], axis=1), observations)
     slope = jax.jit(jax.value_and_grad(summed))
-    value, gradient = slope(SOC, observations)
-    wider, same = slope(SOC, padded)
+    value, gradient = slope(jnp.asarray(SOC), observations)
+    wider, same = slope(jnp.asarray(SOC), padded)
     np.testing.assert_allclose(wider, value, rtol=1e-14)
     np.testing.assert_allclose(same, gradient, rtol=1e-14)
     assert np.all(np.isfinite(gradient))
@@ -77,4 +81,4 @@ def test_padding_adds_nothing_to_the_loss_or_its_gradient(observations, loss):
 
 def test_an_unknown_loss_is_refused(observations):
     with pytest.raises(ValueError, match=r"loss must be one of \('likelihood', 'posterior', 'smooth_l1'\), got 'mse'"):
-        horizon_loss("mse", UNIT, SOC, observations, OPTIONS)
+        loss_of("mse", observations, OPTIONS)

@@ -1,9 +1,10 @@
 """On virtual sites the network finds what the data can tell: the carbon of unseen sites, and a parameter behind it.
 
-Everything here is seeded, so a result moves only with the code or the arithmetic. Limits come from ten other pairs of
-virtual land and network (mean, sd): NSE of ln SOC at test sites 0.76, 0.10; correlation of tau4s3 with its truth
-0.68, 0.06. Both limits lie four to five sd below, where a right network lands less than once in ten thousand pairs.
-Networks whose covariates were dealt to the wrong sites gave 0.02, 0.10 for tau4s3, four sd below its limit.
+Everything is seeded, so a result moves only with the code or the arithmetic. Limits were set from other pairs of land
+and network: on ten lands of 400 sites (mean, sd) NSE of ln SOC at test sites 0.76, 0.10; on ten of 1000 sites NSE
+0.82, 0.03, correlation of beta with its truth 0.57, 0.13, mean correlation over all 21 parameters 0.21, 0.04. No single
+parameter is found on every land, as carbon alone does not tell them apart: tau4s3 had 0.68, 0.06 on the former lands
+and 0.31, 0.34 on the latter. The quick test therefore is about one land; the slow one pools five.
 """
 
 import dataclasses
@@ -18,7 +19,7 @@ from clm5.sites.schema import covariate_names
 
 NSE_LIMIT = 0.3
 TAU4S3_LIMIT = 0.4
-TAU4S3 = clm5.NAMES.index("tau4s3")  # turnover of passive carbon: carbon at depth is nearly proportional to it
+TAU4S3 = clm5.NAMES.index("tau4s3")
 
 
 def held_out(run, sites):
@@ -63,11 +64,19 @@ def test_turnover_of_passive_carbon_is_recovered(trained, sites, config):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(5))
-def test_recovery_on_other_land(seed):
-    """With 1000 sites and the default configuration; the limits hold with more room."""
-    sites = clm5.sites.virtual(1000, seed=100 + seed)
-    run = binn.fit(sites, seed=seed, progress=False)
-    test = held_out(run, sites)
-    assert skill(run.predict(test), test, run.config.model) > NSE_LIMIT
-    assert recovery(run, sites, TAU4S3) > TAU4S3_LIMIT
+def test_recovery_on_other_lands():
+    """Means over five lands of 1000 sites: every limit lies four sd or more from a right network and from chance.
+
+    By chance (covariates of another site) a correlation over 100 test sites has sd 0.1, so the mean of five 0.045, and
+    of five times 21 parameters 0.01.
+    """
+    skills, correlations = [], []
+    for seed in range(5):
+        sites = clm5.sites.virtual(1000, seed=200 + seed)
+        run = binn.fit(sites, seed=seed, progress=False)
+        test = held_out(run, sites)
+        skills.append(skill(run.predict(test), test, run.config.model))
+        correlations.append([recovery(run, sites, parameter) for parameter in range(21)])
+    assert np.mean(skills) > 0.7
+    assert np.mean(correlations) > 0.1
+    assert np.mean(correlations, axis=0)[clm5.NAMES.index("beta")] > 0.3

@@ -124,7 +124,7 @@ def test_gradients_equal_central_differences(corners, bounds, rules):
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(("bounds", "rules"), COMBINATIONS)
 def test_float32_gradients_agree_with_float64(corners, bounds, rules):
-    """Finite on every face; equal to float64 over the BINN box (PRODA's has turnovers of 0 where float32 cannot follow)."""
+    """Finite on every face; equal to float64 over the BINN box (PRODA's has turnovers of 0, beyond float32)."""
     forcing, unit = corners
     space = clm5.ParameterSpace(bounds)
     theta32, forcing32 = space.physical(jnp.asarray(unit, jnp.float32)), as_dtype(forcing, jnp.float32)

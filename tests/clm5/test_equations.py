@@ -38,7 +38,7 @@ def test_horizon_mean_is_the_integral_of_the_linear_profile(upper, thickness, so
     """Against quadrature of numpy's interpolation, split at the nodes, where the profile has kinks."""
     with jax.enable_x64(True):
         lower = upper + thickness
-        cuts = np.unique(np.concatenate([[upper, lower], NODE[(NODE > upper) & (NODE < lower)]]))
+        cuts = np.unique(np.concatenate([[upper, lower], NODE[(upper < NODE) & (lower > NODE)]]))
         values = np.interp(cuts, NODE, soc)
         expected = np.trapezoid(values, cuts) / (lower - upper)
         found = clm5.observe(jnp.asarray(soc), jnp.array([upper, jnp.nan]), jnp.array([lower, jnp.nan]))
@@ -139,8 +139,8 @@ def test_processes_equal_their_definitions(golden, golden_forcing):
         )
     )
     flow = {pool: (C[k] * X * THICKNESS / tau[pool]).sum() for k, pool in enumerate(clm5.grid.POOLS)}
-    transfers = [("litter1", "fl1s1"), ("litter2", "fl2s1"), ("litter3", "fl3s2"), ("soil1", "fs1s2"), ("soil1", "fs1s3"),
-                 ("soil2", "fs2s1"), ("soil2", "fs2s3"), ("soil3", "fs3s1")]  # fmt: skip
+    names = ["fl1s1", "fl2s1", "fl3s2", "fs1s2", "fs1s3", "fs2s1", "fs2s3", "fs3s1"]
+    transfers = [({"l": "litter", "s": "soil"}[name[1]] + name[2], name) for name in names]
     A = sum(p[name] * flow[donor] for donor, name in transfers) / sum(flow[d] for d in clm5.grid.POOLS[1:])
     np.testing.assert_allclose(found.A, A, rtol=1e-10)
     stock = {pool: (C[k] * THICKNESS).sum() for k, pool in enumerate(clm5.grid.POOLS)}
