@@ -127,8 +127,8 @@ def sample(
         config: settings, default `Config()`.
         out: folder for finished batches and `posterior.nc`. A killed run that is started again with the same arguments
             goes on after its last finished batch and ends with the same draws.
-        seed: of all draws. A site's draws depend on the seed and its id, not on its position or its neighbours. Batches of
-            another width, or another number of devices, round differently, and chains then part ways after some draws.
+        seed: of all draws. A site's draws depend on the seed and its id, not on its position or its neighbours.
+            With another batch width or number of devices sums round differently, and chains part ways after some draws.
         resume: False refuses a folder that already holds a run.
         progress: show batches done and time left; silent where the output is not a terminal.
 

@@ -21,7 +21,7 @@ def sd_reduction(posterior_sd: ArrayLike, prior_sd: ArrayLike) -> np.ndarray | f
 CLOSER = 0.5  # bandwidths for the divergence: at Silverman's own, smoothing hides up to a sixth of a weak gain
 
 
-def kl_from_prior(posterior: np.ndarray, prior: np.ndarray, *, n_prior: float = np.inf) -> np.ndarray:
+def kl_from_prior(posterior: np.ndarray, prior: np.ndarray, *, n_prior: float = np.inf) -> np.ndarray | float:
     """Kullback-Leibler divergence of posterior from prior, in bits: 1 bit is as good as halving the range.
 
     The draws' noise makes it positive even where nothing was learned (0.012 bit with 400 independent draws, 0.006 with

@@ -34,7 +34,7 @@ def density_of(draws: np.ndarray, lower, upper) -> np.ndarray:
     return smooth(masses(draws, lower, upper), len(draws))
 
 
-def overlap_of(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+def overlap_of(p: np.ndarray, q: np.ndarray) -> np.ndarray | float:
     """Overlap of two densities on one grid, (cells, *batch) each and summing to 1 → (*batch)."""
     return np.minimum(p, q).sum(0)
 
@@ -55,7 +55,7 @@ def wasserstein(a: np.ndarray, b: np.ndarray, lower, upper) -> np.ndarray:
     return wasserstein_of(masses(a, lower, upper), masses(b, lower, upper))
 
 
-def wasserstein_of(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+def wasserstein_of(p: np.ndarray, q: np.ndarray) -> np.ndarray | float:
     """Wasserstein distance, in widths of the support, of two sets of masses on one grid, (cells, *batch) → (*batch)."""
     return np.abs(np.cumsum(p - q, axis=0)).sum(0) / p.shape[0]
 
