@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from clm5._arrays import AnyArray
 from clm5._pytree import pytree
 from clm5.grid import N_LAYERS, N_MONTHS
 
@@ -33,14 +34,14 @@ class Forcing:
     in all months (a site file in which it changes is refused; the core reads the first month).
     """
 
-    soil_temperature: Float[Array, "*column layer month"]  # K
-    water_scalar: Float[Array, "*column layer month"]  # 1, in [0, 1]
-    oxygen_scalar: Float[Array, "*column layer month"]  # 1, in [0, 1]
-    nitrogen_scalar: Float[Array, "*column layer month"]  # 1, in [0, 1]
-    litter_input: Float[Array, "*column litter month"]  # gC m⁻² month⁻¹: cwd, litter1, litter2, litter3
-    active_layer_depth: Float[Array, "*column month"]  # m
-    active_layer_depth_last_year: Float[Array, "*column month"]  # m
-    bedrock_layer: Float[Array, "*column month"]  # 1-based layer number
+    soil_temperature: Float[AnyArray, "*column layer month"]  # K
+    water_scalar: Float[AnyArray, "*column layer month"]  # 1, in [0, 1]
+    oxygen_scalar: Float[AnyArray, "*column layer month"]  # 1, in [0, 1]
+    nitrogen_scalar: Float[AnyArray, "*column layer month"]  # 1, in [0, 1]
+    litter_input: Float[AnyArray, "*column litter month"]  # gC m⁻² month⁻¹: cwd, litter1, litter2, litter3
+    active_layer_depth: Float[AnyArray, "*column month"]  # m
+    active_layer_depth_last_year: Float[AnyArray, "*column month"]  # m
+    bedrock_layer: Float[AnyArray, "*column month"]  # 1-based layer number
 
     def __post_init__(self):  # shapes only: they are known even under `jit`
         stacks = set()

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from clm5._arrays import AnyArray
 from clm5._pytree import pytree
 from clm5.grid import N_LAYERS, NODE
 from clm5.options import OPERATORS, ModelOptions
@@ -21,9 +22,9 @@ THINNEST = 1e-6  # m: a horizon thinner than this is a point at its middle
 class Observations:
     """Measured horizons of one profile, or of a stack of them; padding is NaN in all three fields."""
 
-    upper: Float[Array, "*site horizon"]  # m
-    lower: Float[Array, "*site horizon"]  # m
-    soc: Float[Array, "*site horizon"]  # gC m⁻³
+    upper: Float[AnyArray, "*site horizon"]  # m
+    lower: Float[AnyArray, "*site horizon"]  # m
+    soc: Float[AnyArray, "*site horizon"]  # gC m⁻³
 
     @property
     def measured(self) -> Bool[Array, "*site horizon"]:
@@ -153,7 +154,7 @@ def _rank_from_mean(x, real):
 
 
 def predict_horizons(
-    soc: Float[Array, "*batch layer"], observations: Observations, options: ModelOptions
+    soc: Float[AnyArray, "*batch layer"], observations: Observations, options: ModelOptions
 ) -> Float[Array, "*batch horizon"]:
     """Modelled carbon of every measured horizon, gC m⁻³; 1 at padding, so that logarithms of it are finite."""
     modelled = observe(soc, observations.upper, observations.lower, operator=options.operator)
@@ -162,7 +163,7 @@ def predict_horizons(
 
 
 def log_likelihood(
-    soc: Float[Array, "*batch layer"], observations: Observations, options: ModelOptions
+    soc: Float[AnyArray, "*batch layer"], observations: Observations, options: ModelOptions
 ) -> Float[Array, "*batch horizon"]:
     """Log density of each measured horizon given a modelled profile, in units of 1 / (gC m⁻³); 0 at padding.
 

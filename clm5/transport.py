@@ -94,7 +94,7 @@ def _epsilon_conductance(diffusivity: Float[Array, "face"]) -> Float[Array, "lay
     return jnp.where(present, PUBLISHED_EPSILON / (jnp.where(present, resistance, 1.0) * distance), 0.0)
 
 
-def _power_law(epsilon_conductance: Float[Array, "layer"]) -> Float[Array, "layer"]:
+def _power_law(epsilon_conductance: Float[Array, "*month layer"]) -> Float[Array, "*month layer"]:
     """Patankar's power-law factor (1 − Pe / 10)⁵ for the published advection of 1e-30 m day⁻¹; 1 where D is real."""
     present = epsilon_conductance > 0
     peclet = jnp.where(present, PUBLISHED_EPSILON / jnp.where(present, epsilon_conductance, 1.0), 0.0)

@@ -32,21 +32,17 @@ def find_cautions(network: xr.DataTree, sampler: xr.DataTree, sites, ids, ways: 
                 f"The two ways did not answer the same question: {option} is {first!r} for the network and {second!r} "
                 "for the sampler."
             )
-    prints = [tree.attrs.get("sites_fingerprint") for tree in (network, sampler)]
-    if prints[0] != prints[1]:
+    for name, tree in zip(WAYS, (network, sampler), strict=True):
+        if not made_from(tree, sites):
+            found.append(
+                f"The {name}'s file was not made from the site data set given here, or a part of it (their fingerprints "
+                "differ): sites are matched by id, and observations are taken from the posterior files."
+            )
+    if sampler["posterior"].sizes["site"] > len(ids):
         found.append(
-            "The two files were made from different site data sets (their fingerprints differ); sites are matched by "
-            "id."
+            f"The sampler's file holds {sampler['posterior'].sizes['site']} sites; only the {len(ids)} common ones are "
+            "compared."
         )
-    if fingerprint(sites) not in prints:
-        found.append(
-            "The site data set given here is not the one that either file was made from, or a part of it: sites are "
-            "matched by id, and observations are taken from the posterior files."
-        )
-    held = {"network": network["posterior"].sizes["site"], "sampler": sampler["posterior"].sizes["site"]}
-    for name, count in held.items():
-        if count > len(ids):
-            found.append(f"The {name}'s file holds {count} sites; only the {len(ids)} common ones are compared.")
     if not np.array_equal(ways["network"].observed, ways["sampler"].observed, equal_nan=True):
         found.append("The two files hold different observations for the same sites.")
     if len(ids) < 10:
@@ -66,6 +62,15 @@ def find_cautions(network: xr.DataTree, sampler: xr.DataTree, sites, ids, ways: 
             "The network's file does not say which sites it was trained on: its fit to the data may be in sample."
         )
     return found
+
+
+def made_from(tree: xr.DataTree, sites: xr.Dataset) -> bool:
+    """Whether a posterior file's fingerprint is that of `sites`, or of the sites of it that the file holds."""
+    position = {str(site): i for i, site in enumerate(sites.site.values)}
+    held = [str(site) for site in tree["posterior"].site.values]
+    if any(site not in position for site in held):
+        return False
+    return fingerprint(sites.isel(site=[position[site] for site in held])) == tree.attrs.get("sites_fingerprint")
 
 
 def converged(result: xr.Dataset, rhat: float = RHAT_LIMIT, ess: float = ESS_LIMIT) -> np.ndarray:

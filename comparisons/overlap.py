@@ -5,7 +5,7 @@ import numpy as np
 from comparisons.density import masses, smooth
 
 
-def overlap_coefficient(a: np.ndarray, b: np.ndarray, lower, upper) -> np.ndarray:
+def overlap_coefficient(a: np.ndarray, b: np.ndarray, lower, upper) -> np.ndarray | float:
     """Overlap ∫ min(p, q): 1 for the same distribution, 0 for two that never meet.
 
     Both densities are Gaussian kernel estimates on 512 cells, reflected at the bounds (`density.smooth`). Two errors
@@ -39,7 +39,7 @@ def overlap_of(p: np.ndarray, q: np.ndarray) -> np.ndarray | float:
     return np.minimum(p, q).sum(0)
 
 
-def wasserstein(a: np.ndarray, b: np.ndarray, lower, upper) -> np.ndarray:
+def wasserstein(a: np.ndarray, b: np.ndarray, lower, upper) -> np.ndarray | float:
     """First Wasserstein distance divided by the width of the support (the prior): 0 equal, 1 at opposite bounds.
 
     The area between the two distribution functions on 512 cells; it differs from the exact distance of the draws

@@ -1,10 +1,20 @@
 """Shared by all tests: where real data may lie, and small sets of columns."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 from jaxtyping import install_import_hook
+
+# programs compiled by one test serve the others of the session, and nobody after it
+_compiled = tempfile.mkdtemp(prefix="binn-clm5-compiled-")
+atexit.register(shutil.rmtree, _compiled, ignore_errors=True)
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _compiled)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
 
 # shapes and types in annotations are checked while tests run, and cost nothing otherwise; an int may stand for a float
 install_import_hook(

@@ -3,13 +3,15 @@
 What is refused is refused with the site, the variable, what was found and the likely fix.
 """
 
+from typing import Any
+
 import xarray as xr
 
 from clm5.sites import content, structure
 from clm5.sites.schema import VARIABLES
 
 
-def check(sites: xr.Dataset, *, observations: bool = True) -> None:
+def check(sites: xr.Dataset | Any, *, observations: bool = True) -> None:
     """Refuse a site data set that the model cannot use, before anything runs.
 
     Args:
@@ -27,7 +29,7 @@ def check(sites: xr.Dataset, *, observations: bool = True) -> None:
         raise ValueError(f"site data set: {many} found\n" + "\n".join(f"  {line}" for line in found))
 
 
-def problems(sites: xr.Dataset, *, observations: bool = True) -> list[str]:
+def problems(sites: xr.Dataset | Any, *, observations: bool = True) -> list[str]:
     """What `check` would complain about, one text each; empty when the data set can be used."""
     if not isinstance(sites, xr.Dataset):
         return [f"expected an xarray.Dataset, found {type(sites).__name__}. Open files with clm5.sites.open."]
