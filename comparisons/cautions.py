@@ -35,8 +35,8 @@ def find_cautions(network: xr.DataTree, sampler: xr.DataTree, sites, ids, ways: 
     for name, tree in zip(WAYS, (network, sampler), strict=True):
         if not made_from(tree, sites):
             found.append(
-                f"The {name}'s file was not made from the site data set given here, or a part of it (their fingerprints "
-                "differ): sites are matched by id, and observations are taken from the posterior files."
+                f"The {name}'s file was not made from the site data set given here, or a part of it (their "
+                "fingerprints differ): sites are matched by id, and observations are taken from the posterior files."
             )
     if sampler["posterior"].sizes["site"] > len(ids):
         found.append(

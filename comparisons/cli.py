@@ -14,6 +14,7 @@ app = App(
     help="Soil-carbon parameters two ways: a neural network trained through CLM5's soil column (BINN), and MCMC at "
     "every site. Compares them, and says whether either is right.",
     help_epilogue="Start with:  binn demo",
+    suppress_keyboard_interrupt=False,
 )
 sites_app = App(name="sites", help="Make, convert and check site files.")
 app.command(sites_app)
