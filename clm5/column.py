@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Real
 
 from clm5._pytree import pytree
 from clm5.cascade import by_name, cascade
@@ -54,7 +54,7 @@ TURNOVER_FLOOR = (
 _SIGNATURE = "(p),(l,m),(l,m),(l,m),(l,m),(q,m),(m),(m),(m)->(k,l),(k,l),(l),(l),(l)"
 
 
-def simulate(theta: Float[ArrayLike, "*batch parameter"], forcing: Forcing, rules: str = "conservative") -> SteadyState:
+def simulate(theta: Real[ArrayLike, "*batch parameter"], forcing: Forcing, rules: str = "conservative") -> SteadyState:
     """Steady state of soil columns.
 
     Args:
@@ -65,6 +65,7 @@ def simulate(theta: Float[ArrayLike, "*batch parameter"], forcing: Forcing, rule
 
     Returns:
         `SteadyState` with the broadcast leading axes. Works under jit, vmap and grad, in the precision of the inputs.
+        NaN in a column's parameters or forcing makes all of that column NaN.
 
     Raises:
         ValueError: for unknown rules, a theta without 21 entries, or, under rules "proda" and outside of jit, a bedrock
@@ -73,6 +74,7 @@ def simulate(theta: Float[ArrayLike, "*batch parameter"], forcing: Forcing, rule
     if rules not in RULES:
         raise ValueError(f"simulate: rules must be one of {RULES}, got {rules!r}")
     theta = jnp.asarray(theta)
+    theta = theta.astype(jnp.result_type(theta, float)) if not jnp.issubdtype(theta.dtype, jnp.floating) else theta
     if theta.ndim == 0 or theta.shape[-1] != len(NAMES):
         raise ValueError(f"simulate: theta's last axis must hold the {len(NAMES)} parameters, got shape {theta.shape}")
     if rules == "proda" and not isinstance(forcing.bedrock_layer, jax.core.Tracer):
@@ -156,20 +158,33 @@ def column(theta: Float[Array, "21"], forcing: Forcing, rules: str) -> SteadySta
         flows.respired[pool] * decay["litter" if pool in LITTER_POOLS else "soil"] * unknown[pool] for pool in POOLS[1:]
     )
     cwd_source, cwd_too_large = _exp_of_share(log_share - env.log_depth, receives)
-    cwd = annual["cwd"] * cwd_source / (jnp.where(receives, env.soil, 1.0) * thickness)
-    unknown["cwd"] = jnp.where(receives, jnp.minimum(cwd, largest(theta.dtype)), 0.0)
+    decomposes = receives & (env.soil > 0)
+    cwd = annual["cwd"] * cwd_source / (jnp.where(decomposes, env.soil, 1.0) * thickness)
+    unknown["cwd"] = jnp.where(decomposes, jnp.minimum(cwd, largest(theta.dtype)), 0.0)
+    cwd_too_large |= receives & ~(env.soil > 0) & (annual["cwd"] > 0)
 
     potential = jnp.stack([unknown[pool] for pool in POOLS])
     overflow = _out_of_range(potential, cwd_too_large, too_large, mixing_rate > 0)
     tau = jnp.stack([flows.tau[pool] for pool in POOLS])[:, None]
     half_scale = jnp.exp(0.5 * log_scale)
-    return SteadyState(
+    state = SteadyState(
         pools=jnp.where(overflow & (tau > 0), jnp.inf, tau * potential),
         potential_decay=jnp.where(overflow, jnp.inf, potential),
         respiration=jnp.where(overflow[1:].any(axis=0), jnp.inf, respired * half_scale * half_scale * thickness),
         input_fraction=jnp.where(receives, jnp.exp(log_share), 0.0),
         mixing_rate=mixing_rate,
     )
+    usable = _usable(theta, forcing, rules)
+    return jax.tree.map(lambda x: jnp.where(usable, x, jnp.nan), state)
+
+
+def _usable(theta: Float[Array, "21"], forcing: Forcing, rules: str) -> Bool[Array, ""]:
+    """No NaN anywhere that a comparison could hide it, and no bedrock that the rules do not know."""
+    hidden = (theta, forcing.active_layer_depth, forcing.active_layer_depth_last_year, forcing.bedrock_layer)
+    usable = ~jnp.any(jnp.stack([jnp.any(jnp.isnan(x)) for x in hidden]))
+    if rules == "proda":
+        usable &= forcing.bedrock_layer[0] <= N_LAYERS
+    return usable
 
 
 def _out_of_range(potential, cwd_too_large, too_large, mixes) -> Bool[Array, "pool layer"]:

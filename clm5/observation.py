@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 THINNEST = 1e-6  # m: a horizon thinner than this is a point at its middle
+FLOOR = 1e-3  # gC m⁻³: less is not told apart from nothing (below bedrock, say), and its logarithm stays finite
 
 
 @pytree
@@ -28,8 +30,8 @@ class Observations:
 
     @property
     def measured(self) -> Bool[Array, "*site horizon"]:
-        """Where there is a measurement: False for padding."""
-        return jnp.isfinite(self.upper) & jnp.isfinite(self.lower) & jnp.isfinite(self.soc)
+        """Where there is a usable measurement: positive carbon between finite depths. False for padding."""
+        return jnp.isfinite(self.upper) & jnp.isfinite(self.lower) & jnp.isfinite(self.soc) & (self.soc > 0)
 
     def __getitem__(self, index) -> "Observations":
         """Select profiles of a stack."""
@@ -55,7 +57,7 @@ def observe(
 
     Args:
         soc: profile at the 20 nodes, gC m⁻³; leading axes broadcast with those of the horizons.
-        upper, lower: horizon limits, m, positive down. NaN marks padding and gives NaN.
+        upper, lower: horizon limits, m, positive down. NaN marks padding and gives NaN, as does upper below lower.
         operator: "horizon", mean between upper and lower of the profile that is linear between nodes and constant
             beyond the first and last; "linear", that profile at the middle of the horizon (BINN); "pchip", monotone
             cubic interpolation at the middle (PRODA), constant beyond the nodes.
@@ -68,7 +70,8 @@ def observe(
     soc, upper, lower = jnp.asarray(soc), jnp.asarray(upper), jnp.asarray(lower)
     if soc.shape[-1] != N_LAYERS:
         raise ValueError(f"observe: the last axis of soc must hold {N_LAYERS} layers, got shape {soc.shape}")
-    real = jnp.isfinite(upper) & jnp.isfinite(lower)
+    upper, lower = upper.astype(soc.dtype), lower.astype(soc.dtype)
+    real = jnp.isfinite(upper) & jnp.isfinite(lower) & (upper <= lower)
     a, b = jnp.where(real, upper, 0.0), jnp.where(real, lower, 1.0)
     if operator == "pchip":
         seen = jnp.vectorize(_pchip, signature="(l),(h)->(h)")(soc, 0.5 * (a + b))
@@ -97,7 +100,7 @@ def _horizon_weights(upper: Float[Array, "*shape"], lower: Float[Array, "*shape"
 
     Each piece between two nodes (and each end) is linear, so that its mean over an interval is its value in the middle.
     """
-    ends = jnp.concatenate([jnp.asarray([0.0]), jnp.asarray(NODE), jnp.asarray([jnp.inf])]).astype(upper.dtype)
+    ends = jnp.asarray(np.concatenate([[-np.inf], NODE, [np.inf]]), upper.dtype)
     a, b = upper[..., None], lower[..., None]
     start, stop = jnp.maximum(a, ends[:-1]), jnp.minimum(b, ends[1:])
     length = jnp.maximum(stop - start, 0.0)  # (..., piece)
@@ -138,8 +141,8 @@ def _pchip_end(h0, h1, slope0, slope1):
 def proda_layer_weights(observations: Observations) -> Float[Array, "*site horizon"]:
     """PRODA's weights of the horizons of a profile: 10 · exp(−(rank − 1)), at least 1; 0 for padding.
 
-    rank = mean of the ranks (1 = smallest) of the horizons' distances from the profile's mean SOC and mean depth: the
-    horizons most typical of the profile weigh most.
+    rank = mean of the ranks (1 = smallest; ties, to 1e-4, share theirs) of the horizons' distances from the profile's
+    mean SOC and mean depth: the horizons most typical of the profile weigh most.
     """
     real = observations.measured
     depth = jnp.where(real, 0.5 * (observations.upper + observations.lower), 0.0)
@@ -149,17 +152,20 @@ def proda_layer_weights(observations: Observations) -> Float[Array, "*site horiz
 
 def _rank_from_mean(x, real):
     mean = jnp.sum(x, axis=-1, keepdims=True) / jnp.maximum(jnp.sum(real, axis=-1, keepdims=True), 1)
-    distance = jnp.where(real, jnp.abs(x - mean), jnp.inf)
-    return 1.0 + jnp.argsort(jnp.argsort(distance, axis=-1), axis=-1)
+    distance = jnp.where(real, jnp.abs(x - mean), 0.0)
+    tie = 1e-4 * jnp.max(distance, axis=-1, keepdims=True)  # of two horizons, both are equally far
+    apart = distance[..., :, None] - distance[..., None, :]  # of horizon i from horizon j
+    nearer = (apart > tie[..., None]) & real[..., None, :]
+    equal = (jnp.abs(apart) <= tie[..., None]) & real[..., None, :]
+    return 1.0 + jnp.sum(nearer, axis=-1) + 0.5 * (jnp.sum(equal, axis=-1) - 1)
 
 
 def predict_horizons(
     soc: Float[AnyArray, "*batch layer"], observations: Observations, options: ModelOptions
 ) -> Float[Array, "*batch horizon"]:
-    """Modelled carbon of every measured horizon, gC m⁻³; 1 at padding, so that logarithms of it are finite."""
+    """Modelled carbon of every measured horizon, gC m⁻³, at least `FLOOR`; 1 at padding. NaN profiles give NaN."""
     modelled = observe(soc, observations.upper, observations.lower, operator=options.operator)
-    positive = jnp.finfo(modelled.dtype).tiny  # a profile can underflow to 0, its logarithm must not
-    return jnp.where(observations.measured, jnp.maximum(jnp.nan_to_num(modelled, posinf=jnp.inf), positive), 1.0)
+    return jnp.where(observations.measured, jnp.where(modelled <= FLOOR, FLOOR, modelled), 1.0)
 
 
 def log_likelihood(

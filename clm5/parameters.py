@@ -100,11 +100,13 @@ class ParameterSpace:
 
     def physical(self, unit: Float[ArrayLike, "*batch parameter"]) -> Float[Array, "*batch 21"]:
         """Physical values, in the units of the table, of points of the unit cube."""
+        unit = jnp.asarray(unit)
         lower, upper = self._bounds_like(unit, "physical")
         return lower + unit * (upper - lower)
 
     def unit(self, theta: Float[ArrayLike, "*batch parameter"]) -> Float[Array, "*batch 21"]:
         """Points of the unit cube of physical values: the inverse of `physical`, outside [0, 1] where values are."""
+        theta = jnp.asarray(theta)
         lower, upper = self._bounds_like(theta, "unit")
         return (theta - lower) / (upper - lower)
 

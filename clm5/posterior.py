@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 import functools
 import importlib.metadata
+import importlib.util
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,14 +21,14 @@ from clm5.grid import NODE
 from clm5.observation import Observations, log_likelihood, sample_observations
 from clm5.options import ModelOptions
 from clm5.parameters import NAMES, PARAMETERS
-from clm5.six_processes import PROCESSES, processes
+from clm5.six_processes import LONG_NAMES, PROCESSES, UNITS, processes
 
 if TYPE_CHECKING:
     import xarray as xr
 
 SCHEMA_VERSION = 1
 PRIOR_DRAWS = 200
-COLUMNS_AT_ONCE = 8192  # bounds memory: about 100 MB of intermediates in float64
+COLUMNS_AT_ONCE = 8192  # bounds memory: about 100 MB of intermediates in float64, whatever the number of sites
 _VERSIONED = ("jax", "numpyro", "flax", "numpy", "xarray", "binn-clm5")
 
 
@@ -137,8 +138,17 @@ def _consequences(unit, key, forcing: Forcing, observations: Observations, optio
 
 def _push_through(unit: np.ndarray, sites, options: ModelOptions, key) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
     """Everything that follows from draws (chain, draw, site, 21), a few draws at a time to bound memory."""
+    n_site = sites.sizes["site"]
+    if n_site > COLUMNS_AT_ONCE:
+        blocks = [slice(i, i + COLUMNS_AT_ONCE) for i in range(0, n_site, COLUMNS_AT_ONCE)]
+        parts = [
+            _push_through(unit[:, :, block], sites.isel(site=block), options, jax.random.fold_in(key, i))
+            for i, block in enumerate(blocks)
+        ]
+        names = {name: dims for name, (dims, _) in parts[0].items()}
+        return {name: (dims, np.concatenate([part[name][1] for part in parts], axis=2)) for name, dims in names.items()}
     forcing, observations = Forcing.from_sites(sites), Observations.from_sites(sites)
-    chains, draws, n_site, _ = unit.shape
+    chains, draws, _, _ = unit.shape
     flat = unit.reshape(chains * draws, n_site, -1)
     step = max(1, COLUMNS_AT_ONCE // n_site)
     padded = np.concatenate([flat, np.repeat(flat[-1:], -len(flat) % step, axis=0)])  # one shape, one compilation
@@ -199,6 +209,9 @@ def _with_coordinates(group, sites):
     for name, unit in units.items():
         if name in group:
             group[name].attrs["units"] = unit
+    if "processes" in group:
+        group.processes.attrs["units"] = ", ".join(f"{name}: {UNITS[name]}" for name in PROCESSES)
+        group.processes.attrs["long_name"] = ", ".join(f"{name}: {LONG_NAMES[name]}" for name in PROCESSES)
     if "theta" in group:
         group.theta.attrs["units"] = ", ".join(f"{p.name}: {p.unit}" for p in PARAMETERS)
     return group
@@ -231,6 +244,7 @@ def save_posterior(tree: "xr.DataTree", path: str | Path) -> Path:
     """Write a posterior tree to netCDF (.nc) or Zarr (.zarr), whole or not at all; replaces what is there."""
     path = Path(path)
     if path.suffix == ".zarr":
+        require_zarr("save_posterior")
         return write_atomically(path, lambda temporary: tree.to_zarr(temporary, consolidated=False, zarr_format=2))
     if path.suffix != ".nc":
         raise ValueError(f"save_posterior: the file name must end in .nc or .zarr, got {path.name!r}")
@@ -249,11 +263,26 @@ def open_posterior(path: str | Path) -> "xr.DataTree":
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"open_posterior: there is no posterior file at {path}")
-    how = {"engine": "zarr", "consolidated": False} if path.suffix == ".zarr" else {"engine": "h5netcdf"}
+    if path.suffix == ".zarr":
+        require_zarr("open_posterior")
+    how: dict[str, Any] = (
+        {"engine": "zarr", "consolidated": False} if path.suffix == ".zarr" else {"engine": "h5netcdf"}
+    )
     with xr.open_datatree(path, **how) as tree:
         if "posterior" not in tree.children:
             raise ValueError(
                 f"open_posterior: {path} has no group 'posterior' (groups: {', '.join(tree.children) or 'none'}). "
                 "Is it a site file, or a comparison?"
             )
+        if tree.attrs.get("schema_version", SCHEMA_VERSION) != SCHEMA_VERSION:
+            raise ValueError(
+                f"open_posterior: {path} has schema version {tree.attrs['schema_version']}, this version of the "
+                f"package reads {SCHEMA_VERSION}"
+            )
         return tree.load()
+
+
+def require_zarr(what: str) -> None:
+    """Raise an ImportError that says how to get Zarr where it is not installed."""
+    if importlib.util.find_spec("zarr") is None:
+        raise ImportError(f"{what}: Zarr files need the extra: pip install 'binn-clm5[zarr]', or use a .nc file")

@@ -38,9 +38,7 @@ class Processes:
     I: Float[Array, "*column"]  # carbon input allocation, 1 (per cm, like beta)  # noqa: E741
     carbon_input: Float[Array, "*column"]  # plant carbon input, gC m⁻² yr⁻¹: forcing, not inferred
     respiration: Float[Array, "*column"]  # heterotrophic respiration of the column, gC m⁻² yr⁻¹
-    carbon_lost: Float[
-        Array, "*column"
-    ]  # carbon_input − respiration, gC m⁻² yr⁻¹: what published rules lose at bedrock
+    carbon_lost: Float[Array, "*column"]  # carbon_input − respiration, gC m⁻² yr⁻¹: what published rules lose (or make)
     residence_time: Float[Array, "*column"]  # soil carbon over carbon input, yr
     residence_time_by_layer: Float[Array, "*column layer"]  # soil carbon over respiration of the layer, yr
     stock_30cm: Float[Array, "*column"]  # gC m⁻²
@@ -66,6 +64,8 @@ def processes(theta: Float[ArrayLike, "*batch parameter"], forcing: Forcing, sta
     where that leaves none (all carbon enters layer 0). Baseline decomposition is that of the text, not of the PyTorch
     code, which lost the thickness weights.
 
+    Without any litter there is no carbon to average over, and all but carbon_input are NaN.
+
     Args:
         theta: physical parameters that `state` was simulated with.
         forcing: forcing that `state` was simulated with.
@@ -81,13 +81,13 @@ def _processes(theta, forcing: Forcing, state: SteadyState) -> Processes:
     S = state.soc * thickness
     stock = jnp.sum(S, axis=-1)
     X = _environment_without_oxygen(theta, forcing)
-    donors, received = _transfer_weights(theta)
-    flow = jnp.sum(state.potential_decay * (X * thickness)[..., None, :], axis=-1)  # (..., pool)
+    received = _received(theta)
+    flow = jnp.sum(state.potential_decay[..., 1:, :] * (X * thickness)[..., None, :], axis=-1)  # (..., pool), no cwd
     of_soil = state.potential_decay[..., len(LITTER_POOLS) :, :] * thickness
     carbon_input = jnp.broadcast_to(jnp.sum(forcing.litter_input, axis=(-2, -1)), stock.shape).astype(dtype)
     respiration = jnp.sum(state.respiration, axis=-1)
     return Processes(
-        A=jnp.sum(flow * received, axis=-1) / jnp.sum(flow * donors, axis=-1),
+        A=jnp.sum(flow * received, axis=-1) / jnp.sum(flow, axis=-1),
         K=jnp.sum(of_soil, axis=(-2, -1)) / stock,
         Xi=jnp.sum(X * S, axis=-1) / stock,
         V=jnp.sum(state.mixing_rate * S, axis=-1) / stock,
@@ -96,13 +96,16 @@ def _processes(theta, forcing: Forcing, state: SteadyState) -> Processes:
         respiration=respiration,
         carbon_lost=carbon_input - respiration,
         residence_time=stock / carbon_input,
-        residence_time_by_layer=jnp.where(
-            state.respiration > 0, S / jnp.where(state.respiration > 0, state.respiration, 1.0), 0.0
-        ),
+        residence_time_by_layer=jnp.where(state.respiration > 0, _ratio(S, state.respiration), 0.0),
         stock_30cm=stock_above(state.soc, 0.3),
         stock_100cm=stock_above(state.soc, 1.0),
         stock_200cm=stock_above(state.soc, 2.0),
     )
+
+
+def _ratio(S, respiration):
+    """S / respiration, inf where both are beyond the dtype."""
+    return jnp.where(jnp.isinf(S), jnp.inf, S / jnp.where(respiration > 0, respiration, 1.0))
 
 
 def stock_above(soc: Float[Array, "*column layer"], depth: float) -> Float[Array, "*column"]:
@@ -123,17 +126,12 @@ def _environment_without_oxygen(theta, forcing: Forcing) -> Float[Array, "*colum
     return _environment_of_column(theta, jnp.asarray(forcing.soil_temperature), jnp.asarray(forcing.water_scalar))
 
 
-def _transfer_weights(theta) -> tuple[Float[Array, "pool"], Float[Array, "*column pool"]]:
-    """Which pools donate (cwd does not count), and the share of their decay that arrives in another pool."""
-
-    @functools.partial(jnp.vectorize, signature="(p)->(k)")
-    def received(theta):
-        fraction = cascade(theta).fraction
-        zero = jnp.zeros_like(theta[0])
-        return jnp.stack([zero] + [sum((f for (d, _), f in fraction.items() if d == pool), zero) for pool in POOLS[1:]])
-
-    donors = jnp.asarray([0.0] + [1.0] * (len(POOLS) - 1), theta.dtype)
-    return donors, received(theta)
+@functools.partial(jnp.vectorize, signature="(p)->(k)")
+def _received(theta: Float[Array, "parameter"]) -> Float[Array, "pool"]:
+    """The share of each pool's decay, cwd left out, that arrives in another pool."""
+    fraction = cascade(theta).fraction
+    zero = jnp.zeros_like(theta[0])
+    return jnp.stack([sum((f for (donor, _), f in fraction.items() if donor == pool), zero) for pool in POOLS[1:]])
 
 
 def _input_allocation(share: Float[Array, "*column layer"]) -> Float[Array, "*column"]:

@@ -78,6 +78,11 @@ def run_chain(
     if (out / "report").exists():
         raise FileExistsError(f"{out / 'report'} exists: this chain is finished. Name another folder")
     clm5.sites.check(sites)
+    if plan.sampled > sites.sizes["site"]:
+        raise ValueError(f"{plan.sampled} sites are to be sampled, but the site file holds {sites.sizes['site']}")
+    kept = out / "sites.nc"
+    if kept.exists() and clm5.sites.fingerprint(clm5.sites.open(kept)) != clm5.sites.fingerprint(sites):
+        raise ValueError(f"{out} holds a chain on other sites ({kept}). Name another folder, or give that site file")
     seconds: dict[str, float] = {}
 
     def step(name: str, work: Callable, describe: Callable[..., str]):
@@ -88,7 +93,8 @@ def run_chain(
         return value
 
     out.mkdir(parents=True, exist_ok=True)
-    clm5.sites.save(sites, out / "sites.nc")
+    if not kept.exists():
+        clm5.sites.save(sites, kept)
     run = step(
         "train",
         lambda: binn.fit(sites, plan.network, out=out / "network", seed=plan.seed, progress=progress),

@@ -1,5 +1,6 @@
 """The command `binn`. It parses, calls and prints; heavy imports wait inside the commands."""
 
+import importlib.metadata
 import os
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ app = App(
     help="Soil-carbon parameters two ways: a neural network trained through CLM5's soil column (BINN), and MCMC at "
     "every site. Compares them, and says whether either is right.",
     help_epilogue="Start with:  binn demo",
+    version=lambda: importlib.metadata.version("binn-clm5"),
     suppress_keyboard_interrupt=False,
 )
 sites_app = App(name="sites", help="Make, convert and check site files.")
@@ -48,7 +50,7 @@ class Model:
 class Network:
     """How the network is trained."""
 
-    epochs: int = 150
+    epochs: int = 100
     "most passes over the training sites; training stops earlier when validation sites stop improving"
     width: int = 64
     "units of a hidden layer"
@@ -140,7 +142,7 @@ def run(
 
     options = (model or Model()).options()
     plan = Plan((network or Network()).config(options), (sampler or Sampler()).config(options), sampled, draws, seed)
-    outcome = run_chain(clm5.sites.open(sites), plan, out, say=_say)
+    outcome = run_chain(clm5.sites.open(sites, observations=True), plan, out, say=_say)
     _open_hint(outcome.page)
 
 
@@ -308,7 +310,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"binn: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("binn: interrupted; the same command with --resume goes on from here", file=sys.stderr)
+        print("binn: interrupted; `run`, `train` and `sample` go on from here with --resume", file=sys.stderr)
         return 130
     return 0
 
