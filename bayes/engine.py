@@ -30,7 +30,7 @@ class Engine:
         draw_start: (key, data of one site) → a position to start from; called until the potential is finite there.
         report: (position, data of one site) → what a draw should be kept as, for example the unit cube.
         warmup: transitions that adapt step size and mass matrix.
-        target_accept, max_tree_depth, dense_mass: as in `numpyro.infer.NUTS`.
+        target_accept, max_tree_depth: as in `numpyro.infer.NUTS`.
         devices: where sites are spread; default all devices that JAX shows. The number of sites of a batch must be a
             multiple of their number.
     """
@@ -44,16 +44,11 @@ class Engine:
         warmup: int,
         target_accept: float,
         max_tree_depth: int,
-        dense_mass: bool = False,
         devices: list | None = None,
     ):
         self.devices = jax.devices() if devices is None else devices
         self._warmup = warmup
-        settings = {
-            "target_accept_prob": target_accept,
-            "max_tree_depth": max_tree_depth,
-            "dense_mass": dense_mass,
-        }
+        settings = {"target_accept_prob": target_accept, "max_tree_depth": max_tree_depth}
 
         def kernel(data):
             # a fresh kernel per trace: numpyro keeps the functions of the last trace inside it

@@ -26,7 +26,6 @@ def site_model(
     scale: str = "probit",
     place: Callable[[FreeUnit], Float[Array, " parameter"]] | None = None,
     n_free: int = N_PARAMETERS,
-    predictive: bool = False,
 ) -> None:
     """One soil column: parameters come from a flat box, measured horizons from the column with the declared error.
 
@@ -40,10 +39,10 @@ def site_model(
             NumPyro samples by its logit.
         place: free unit values (n_free,) → all 21 unit values; default: all are free.
         n_free: number of free parameters.
-        predictive: draw `soc_observed` instead of conditioning on it (lognormal error only; for "proda", whose layer
-            weights make no sampling distribution, see `clm5.sample_observations`).
 
-    Sites recorded: `score` or `free` (free,), `unit` and `theta` (21,), `soc` (layer,), `soc_observed` (horizon,).
+    Sites recorded: `score` or `free` (free,), `unit` and `theta` (21,), `soc` (layer,), and the factor `soc_observed`,
+    which adds `clm5.log_likelihood` summed over horizons: there is one density, for both ways and both errors. Being a
+    factor it draws nothing; predictive draws are made from `soc` by `clm5.sample_observations`.
 
     Raises:
         ValueError: for an unknown scale.
@@ -58,25 +57,8 @@ def site_model(
     unit = numpyro.deterministic("unit", free if place is None else place(free))
     theta = numpyro.deterministic("theta", options.space.physical(unit))
     soc = numpyro.deterministic("soc", clm5.simulate(theta, forcing, options.rules).soc)  # gC m⁻³
-    if observations is None:
-        return
-
-    if options.error == "proda" and not predictive:
+    if observations is not None:
         numpyro.factor("soc_observed", jnp.sum(clm5.log_likelihood(soc, observations, options)))
-        return
-    # padding is replaced before it enters an equation, not after: a masked NaN would still poison the gradient
-    present = _present(observations, predictive)
-    upper, lower = jnp.where(present, observations.upper, 0.0), jnp.where(present, observations.lower, 1.0)
-    predicted = clm5.observe(soc, upper, lower, operator=options.operator)
-    measured = None if predictive else jnp.where(present, observations.soc, 1.0)
-    with numpyro.plate("horizon", present.shape[-1]), numpyro.handlers.mask(mask=present):
-        numpyro.sample("soc_observed", dist.LogNormal(jnp.log(predicted), options.sigma), obs=measured)
-
-
-def _present(observations: clm5.Observations, predictive: bool) -> Array:
-    """Which horizons are not padding."""
-    placed = jnp.isfinite(observations.upper) & jnp.isfinite(observations.lower)
-    return placed if predictive else placed & jnp.isfinite(observations.soc)
 
 
 def latent_name(scale: str) -> str:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from clm5._atomic import write_atomically
+
 FORMAT = 1
 REQUEST = "run.json"
 POSTERIOR = "posterior.nc"
@@ -37,10 +39,9 @@ class RunFolder:
                 )
             _refuse_other(self.path, _read_request(recorded), request)
         else:
-            self.path.mkdir(parents=True, exist_ok=True)
             versions = {name: version(name) for name in ("jax", "numpyro", "numpy")}
             text = json.dumps({"request": request, "versions": versions}, indent=2, ensure_ascii=False)
-            _write(recorded, text.encode())
+            write_atomically(recorded, lambda part: part.write_text(text, encoding="utf-8"))
 
     @property
     def posterior(self) -> Path:
@@ -63,25 +64,12 @@ class RunFolder:
 
     def save(self, ids: list[str], arrays: dict[str, np.ndarray]) -> None:
         """Keep a finished batch; the file appears complete or not at all."""
-        file = self._file(ids)
-        file.parent.mkdir(exist_ok=True)
-        partial = file.with_suffix(".partial")
-        with open(partial, "wb") as stream:
-            np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(partial, file)
-
-
-def _write(path: Path, content: bytes) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+        write_atomically(self._file(ids), lambda part: np.savez_compressed(part, **arrays))  # type: ignore[arg-type]
 
 
 def _read_request(path: Path) -> dict:
     try:
-        return json.loads(path.read_text())["request"]
+        return json.loads(path.read_text(encoding="utf-8"))["request"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not the record of a sampling run ({error}); choose another folder") from error
 

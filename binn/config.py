@@ -3,10 +3,9 @@
 import math
 from dataclasses import asdict, dataclass, field, fields
 
+from binn import losses, splits
+from binn.network import ACTIVATIONS
 from clm5 import ModelOptions
-
-from . import losses, splits
-from .network import ACTIVATIONS
 
 
 @dataclass(frozen=True)

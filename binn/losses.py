@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from clm5 import ModelOptions, Observations
 
 LOSSES = ("likelihood", "posterior", "smooth_l1")
+WITH_PRIOR = ("posterior",)  # losses that hold the sampler's prior
 
 
 def horizon_loss(
@@ -39,7 +40,7 @@ def horizon_loss(
     count = jnp.sum(measured, axis=-1).astype(soc.dtype)
     if loss in ("likelihood", "posterior"):
         total = -jnp.sum(clm5.log_likelihood(soc, observations, options), axis=-1)
-        if loss == "posterior":
+        if loss in WITH_PRIOR:
             total = total - jnp.sum(jnp.log(4.0 * unit * (1.0 - unit)), axis=-1)
         return total, count
     if loss == "smooth_l1":

@@ -10,10 +10,9 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Float32, Int, PRNGKeyArray
 
 import clm5
-
-from .config import Config
-from .losses import horizon_loss, log_soc_errors, mean_over_horizons
-from .network import ParameterNetwork, hide_categories
+from binn.config import Config
+from binn.losses import horizon_loss, log_soc_errors, mean_over_horizons
+from binn.network import ParameterNetwork, hide_categories
 
 
 class Data(NamedTuple):

@@ -13,13 +13,12 @@ import pandas as pd
 from flax import nnx
 from jaxtyping import Float
 
+from binn import files
+from binn.config import Config
+from binn.features import Features
+from binn.network import ParameterNetwork
+from binn.objective import build_network
 from clm5._atomic import write_atomically
-
-from . import files
-from .config import Config
-from .features import Features
-from .network import ParameterNetwork
-from .objective import build_network
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -12,13 +12,15 @@ LABELS = ("train", "validation", "test")
 SHARES = (0.8, 0.1, 0.1)
 RULES = ("random", "blocks")
 BLOCK = 2.0  # degrees, as published
+SAME_PLACE = 10_000  # per degree: nearer than half of one in this, about 5 m, is the same place
 
 
 def split(sites: "xr.Dataset", rule: str = "random", *, seed: int = 0) -> np.ndarray:
     """Label every site "train", "validation" or "test" (80, 10, 10 %), shape (site,), dtype str.
 
-    rule: "random" over sites; or "blocks": whole 2° × 2° blocks, so that a test site has no neighbour in training.
-        Blocks differ in size, and shares are met as closely as whole blocks allow.
+    rule: "random" over places: sites whose lon and lat agree when rounded to 1e-4° (profiles of one pit) go together,
+        as they share forcing and covariates; or "blocks": whole 2° × 2° blocks, so that a test site has no neighbour in
+        training. Places and blocks differ in size, and shares are met as closely as whole ones allow.
 
     Labels belong to site ids: the order of sites does not matter. Raises ValueError where a label would stay empty.
     """
@@ -26,13 +28,19 @@ def split(sites: "xr.Dataset", rule: str = "random", *, seed: int = 0) -> np.nda
         raise ValueError(f"binn: split must be one of {RULES}, got {rule!r}")
     ids = np.asarray(sites.site.values, dtype=str)
     order = np.argsort(ids)
-    if rule == "random":
-        group = np.arange(ids.size)
-    else:
-        group = _block(np.asarray(sites.lon.values, float), np.asarray(sites.lat.values, float))[order]
+    number = _place if rule == "random" else _block
+    group = number(np.asarray(sites.lon.values, float)[order], np.asarray(sites.lat.values, float)[order])
     labels = np.empty(ids.size, dtype="<U10")
     labels[order] = _deal(group, np.random.default_rng(seed))
     return labels
+
+
+def _place(lon: Float[np.ndarray, " site"], lat: Float[np.ndarray, " site"]) -> np.ndarray:
+    """Number of the place of each site, in order of first appearance; −180° and 180° east are one place."""
+    east = np.round(lon * SAME_PLACE).astype(int) % (360 * SAME_PLACE)
+    rounded = np.column_stack([east, np.round(lat * SAME_PLACE).astype(int)])
+    _, first, member = np.unique(rounded, axis=0, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[member.ravel()]
 
 
 def _block(lon: Float[np.ndarray, " site"], lat: Float[np.ndarray, " site"]) -> np.ndarray:
@@ -46,8 +54,8 @@ def _deal(group: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     numbers, member, size = np.unique(group, return_inverse=True, return_counts=True)
     if numbers.size < len(LABELS):
         raise ValueError(
-            f"binn: {group.size} sites in {numbers.size} group(s) cannot be split into {', '.join(LABELS)}; "
-            'give more sites, or use split="random" if they lie in few 2° blocks'
+            f"binn: {group.size} sites in {numbers.size} group(s) of one place or block cannot be split into "
+            f'{", ".join(LABELS)}; give sites at more places, or use split="random" if they lie in few 2° blocks'
         )
     target = np.array(SHARES) * group.size
     dealt = np.zeros(len(LABELS))

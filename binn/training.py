@@ -13,16 +13,15 @@ import pandas as pd
 from flax import nnx
 
 import clm5
-
-from . import files
-from .config import Config as Config
-from .features import Features
-from .objective import Data, bad_sites, build_network, evaluate, optimiser, step
-from .progress import training_progress
-from .run import Run as Run
-from .run import claim, save
-from .run import load as load
-from .splits import split
+from binn import files
+from binn.config import Config as Config
+from binn.features import Features
+from binn.objective import Data, bad_sites, build_network, evaluate, optimiser, step
+from binn.progress import training_progress
+from binn.run import Run as Run
+from binn.run import claim, save
+from binn.run import load as load
+from binn.splits import split
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -42,17 +41,25 @@ def fit(
 
     Args:
         sites: a site data set with covariates and observations (see `clm5.sites`); it is checked first.
+        config: how to train, default `Config()`.
         out: a folder for weights, history and record; None keeps the run in memory.
         seed: of first weights, batches and dropout. The split has its own, `config.split_seed`.
         resume: continue what an earlier call with the same arguments left in `out`, to the same numbers as if it had
             never stopped; a finished run is only read. False refuses a folder that holds a run.
-        checkpoint_every: epochs between two savings to `out`.
+        progress: show epochs and losses; silent where the output is not a terminal.
+        checkpoint_every: epochs between two savings to `out`, 1 or more.
+
+    Returns:
+        The run: weights of the best epoch of every member, history, split and counts.
 
     Raises:
-        ValueError: unusable sites; a folder that holds another run (other config, seed or data).
+        ValueError: unusable sites or arguments; a folder that holds another run (other config, seed or data).
+        FileExistsError: `resume` is False and `out` holds a run.
         FloatingPointError: a loss or gradient that is not finite; names sites and epoch.
     """
     config = Config() if config is None else config
+    if checkpoint_every < 1:
+        raise ValueError(f"binn.fit: checkpoint_every must be a whole number, 1 or more, got {checkpoint_every!r}")
     clm5.sites.check(sites)
     labels = split(sites, config.split, seed=config.split_seed)
     features = Features.fit(sites, labels == "train")

@@ -10,14 +10,16 @@ import numpy as np
 from flax import nnx
 
 import clm5
-
-from .network import mc_dropout
-from .run import Run
+from binn import losses
+from binn.network import mc_dropout
+from binn.run import Run
 
 if TYPE_CHECKING:
     import xarray as xr
 
 METHODS = ("mc_dropout",)
+# choices of the training, as attributes of the file
+RECORDED = ("loss", "split", "split_seed", "dropout", "weight_decay", "members", "width", "depth")
 ACTIVATIONS_AT_ONCE = 2**24  # numbers in a hidden layer over sites and draws, float32: 64 MB a layer
 
 
@@ -32,7 +34,9 @@ def posterior(
     to be judged, it is not one. Source: Gal & Ghahramani (2016), arXiv 1506.02142.
 
     `sites` may hold other sites than the run, with the same covariates, measured or not; `constant_data.split` tells
-    which were "train", "validation", "test" or "new". Wall time, solves and gradients count the training too.
+    which were "train", "validation", "test" or "new". The attributes repeat the choices of the training. Wall time is
+    training and drawing, compilation included. `n_solves` and `n_gradients` are those of the training alone (validation
+    included); the columns that carry the draws to carbon are `n_solves_of_draws`, draws × members × sites.
 
     Raises ValueError for an unknown method, fewer than two draws, or a network trained without dropout.
     """
@@ -66,8 +70,12 @@ def posterior(
             "training_wall_time_s": run.wall_time,
             "training_seed": run.seed,
             "training_sites_fingerprint": run.sites_fingerprint,
-            "dropout": run.config.dropout,
-        },
+            "best_epoch": ",".join(map(str, run.best_epoch)),
+            "prior_in_loss": "yes" if run.config.loss in losses.WITH_PRIOR else "no",
+            "n_solves_is": "columns solved in training, validation included",
+            "n_solves_of_draws": int(np.prod(unit.shape[:3])),
+        }
+        | {name: getattr(run.config, name) for name in RECORDED},
     )
 
 

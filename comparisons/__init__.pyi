@@ -1,6 +1,7 @@
 from .calibration import coverage as coverage
 from .calibration import intervals as intervals
 from .compare import cautions_of as cautions_of
+from .compare import claims as claims
 from .compare import compare as compare
 from .compare import learned as learned
 from .compare import save as save

@@ -57,6 +57,12 @@ def find_cautions(network: xr.DataTree, sampler: xr.DataTree, sites, ids, ways: 
             )
         if ways[name].unit.shape[0] * ways[name].unit.shape[1] < 100:
             found.append(f"The {name} has fewer than 100 draws per site: overlaps are noisy and biased low.")
+    loss = ways["network"].attrs.get("loss", "likelihood")
+    if loss != "likelihood":
+        found.append(
+            f"The network was trained on another loss, {loss!r}, not on the likelihood that the sampler uses: that its "
+            "posterior differs is no failure of the training."
+        )
     if ways["network"].split is None:
         found.append(
             "The network's file does not say which sites it was trained on: its fit to the data may be in sample."
@@ -74,24 +80,27 @@ def made_from(tree: xr.DataTree, sites: xr.Dataset) -> bool:
 
 
 def converged(result: xr.Dataset, rhat: float = RHAT_LIMIT, ess: float = ESS_LIMIT) -> np.ndarray:
-    """Which sites of the sampler pass R-hat, effective draws and divergences for all parameters that vary, (site,)."""
+    """Which sites of the sampler pass R-hat, effective draws and divergences for all parameters that vary, (site,).
+
+    As in `bayes`: R-hat below its limit, bulk and tail effective draws at or above theirs.
+    """
     sampler = result.sel(way="sampler")
-    mixed = (sampler.rhat <= rhat) & (sampler.ess_bulk >= ess) | (
-        sampler.parameter_sd <= 1e-6 * abs(sampler.parameter_mean)
-    )
+    mixed = (sampler.rhat < rhat) & (sampler.ess_bulk >= ess) & (sampler.ess_tail >= ess)
+    mixed |= sampler.parameter_sd <= 1e-6 * abs(sampler.parameter_mean)
     return mixed.all("parameter").values & ~(sampler.diverging > DIVERGING_LIMIT).values
 
 
 def unmixed(result: xr.Dataset) -> list[str]:
     """One sentence when the sampler has not converged everywhere."""
     if result.rhat.sel(way="sampler").isnull().all():
-        return ["Convergence of the sampler could not be judged: its file has too few draws a chain, or no chains."]
+        why = "its file has too few draws a chain, or no second chain"
+        return [f"Convergence of the sampler could not be judged: {why}."]
     passed = converged(result)
     if passed.all():
         return []
     return [
-        f"The sampler has not converged at {(~passed).sum()} of {passed.size} sites (asked for: R-hat at most "
-        f"{RHAT_LIMIT} and at least {ESS_LIMIT} effective draws for every parameter, at most "
+        f"The sampler has not converged at {(~passed).sum()} of {passed.size} sites (asked for: R-hat below "
+        f"{RHAT_LIMIT} and at least {ESS_LIMIT:g} effective draws, bulk and tail, for every parameter, at most "
         f"{100 * DIVERGING_LIMIT:g} % divergent transitions): what is said about those sites compares "
         "the network with an unfinished computation."
     ]

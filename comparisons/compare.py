@@ -2,22 +2,23 @@
 
 import json
 import os
-import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
+from clm5._atomic import write_atomically
 from clm5.parameters import NAMES, PARAMETERS
 from comparisons import calibration, convergence, correlation, information, skill
 from comparisons.cautions import find_cautions, refuse_different_bounds
 from comparisons.measures import Labelled, measure_kind
 from comparisons.reading import FORCED, WAYS, Way, common_sites, read
 
-GAIN = 0.1  # a way has learned about a parameter when its spread is on average 10 % below the prior's
-SUBSETS = ("held_out", "fitted", "all")
-AVERAGES = ("processes", "processes_without_carbon_input", "parameters", "parameters_both_learned")
+GAIN = 0.1  # a way claims to have learned about a parameter when its spread is on average 10 % below the prior's,
+VARIATION = 0.05  # or when the variance of its posterior means over sites reaches 5 % of the prior's
+SUBSETS = ("test", "validation", "train", "all")
+AVERAGES = ("processes", "processes_without_carbon_input", "parameters", "parameters_both_claim")
 
 
 def compare(network: xr.DataTree, sampler: xr.DataTree, sites: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
@@ -75,18 +76,9 @@ def compare(network: xr.DataTree, sampler: xr.DataTree, sites: xr.Dataset, *, se
 
 def save(result: xr.Dataset, path: str | os.PathLike) -> Path:
     """Write a comparison as netCDF (h5netcdf), atomically: a reader sees the old file or the whole new one."""
-    path = Path(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
-    os.close(handle)
-    try:
-        plain = result.copy()
-        plain.attrs = {key: _plain(value) for key, value in result.attrs.items()}
-        plain.to_netcdf(name, engine="h5netcdf")
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)
-    return path
+    plain = result.copy()
+    plain.attrs = {key: _plain(value) for key, value in result.attrs.items()}
+    return write_atomically(Path(path), lambda temporary: plain.to_netcdf(temporary, engine="h5netcdf"))
 
 
 def cautions_of(result: xr.Dataset) -> list[str]:
@@ -96,8 +88,25 @@ def cautions_of(result: xr.Dataset) -> list[str]:
 
 
 def learned(result: xr.Dataset, kind: str = "parameter") -> xr.DataArray:
-    """Whether each way learned anything (mean over sites of 1 − sd ratio at least `GAIN`), dims way and `kind`."""
-    return result[f"{kind}_sd_reduction"].mean("site") >= GAIN
+    """What each way claims and, where the truth is known, is right to: dims way and `kind`.
+
+    On known truth a claim counts only where the posterior means lie nearer the truth (root mean square over sites)
+    than the middle of the box; without it, as `claims`.
+    """
+    said = claims(result, kind)
+    if f"{kind}_rmse" not in result:
+        return said
+    return said & (result[f"{kind}_rmse"] < result[f"{kind}_rmse_prior"])
+
+
+def claims(result: xr.Dataset, kind: str = "parameter") -> xr.DataArray:
+    """Whether a way says that it learned: a narrower spread than the prior's or means that vary over sites.
+
+    The mean over sites of 1 − sd ratio reaches `attrs["gain_threshold"]`, or the variance of the posterior means over
+    sites `attrs["variation_threshold"]` prior variances. A network can be narrow without having seen any data.
+    """
+    narrower = result[f"{kind}_sd_reduction"].mean("site") >= result.attrs["gain_threshold"]
+    return narrower | (result[f"{kind}_mean_variation"] >= result.attrs["variation_threshold"])
 
 
 def _truth(kind: str, ways: dict[str, Way], sites: xr.Dataset) -> np.ndarray | None:
@@ -110,11 +119,11 @@ def _truth(kind: str, ways: dict[str, Way], sites: xr.Dataset) -> np.ndarray | N
 
 
 def _averages(out: Labelled) -> None:
-    """Mean r over the processes, with and without the forced one, over all parameters and over those both learned."""
+    """Mean r over the processes, with and without the forced one, over all parameters and over those both claim."""
     named = out.variables["process_pearson"][1].shape[0]
     free = np.array([name != FORCED for name in out.processes])
-    gain = out.variables["parameter_sd_reduction"][1].mean(1)
-    both = (gain >= GAIN).all(0)
+    narrower = out.variables["parameter_sd_reduction"][1].mean(1) >= GAIN
+    both = (narrower | (out.variables["parameter_mean_variation"][1] >= VARIATION)).all(0)
     chosen = [("process", np.ones(named, bool)), ("process", free), ("parameter", np.ones(len(NAMES), bool))]
     chosen.append(("parameter", both))
     quoted = [out.variables[f"{kind}_pearson_prior"][1][keep] for kind, keep in chosen]
@@ -139,8 +148,9 @@ def _soil_carbon(out: Labelled, ways: dict[str, Way]) -> None:
     """Skill of the posterior-median prediction and coverage of its intervals, at sites held out and trained on."""
     split = ways["network"].split
     n_sites = len(ways["network"].observed)
-    test = ways["network"].held_out
-    masks = {"held_out": test, "fitted": ~test if split is not None else test, "all": np.ones(n_sites, bool)}
+    none = np.zeros(n_sites, bool)
+    masks = {name: none if split is None else np.char.lower(split) == name for name in ("train", "validation")}
+    masks |= {"test": ways["network"].held_out, "all": ~none}
     shape = (len(WAYS), len(SUBSETS))
     scores = np.full((*shape, len(skill.METRICS)), np.nan)
     share, error = (np.full((*shape, len(calibration.LEVELS)), np.nan) for _ in range(2))
@@ -156,26 +166,21 @@ def _soil_carbon(out: Labelled, ways: dict[str, Way]) -> None:
             scores[w, s] = [scored[metric] for metric in skill.METRICS]
             share[w, s], error[w, s], _ = calibration.coverage(held[:, mask], calibration.LEVELS, axis=(1, 2))
             if mask.any():
-                standing[w, s] = _standing(name, subset, split is not None, masks)
+                standing[w, s] = _standing(name, subset, split is not None)
     three = ("way", "subset")
+    out.add("soc_sites", ("subset",), np.array([masks[s].sum() for s in SUBSETS]), "sites; test: new ones among them")
     out.add("soc_skill", (*three, "metric"), scores, "skill of the posterior-median SOC at horizons, natural log")
     out.add("soc_coverage", (*three, "level"), share, "share of observed horizons inside the predictive interval")
     out.add("soc_coverage_error", (*three, "level"), error, "binomial standard error if the intervals are right")
     out.add("soc_standing", three, standing, "whether this way had seen the observations it is scored on")
 
 
-def _standing(name: str, subset: str, known: bool, masks: dict[str, np.ndarray]) -> str:
+def _standing(name: str, subset: str, known: bool) -> str:
     if name == "sampler":
         return "in sample"  # each chain is fitted to the very profile it is scored on
     if not known:
         return "unknown (no split in the file)"
-    if subset == "all":
-        return (
-            "mixed"
-            if masks["held_out"].any() and masks["fitted"].any()
-            else _standing(name, "held_out" if masks["held_out"].any() else "fitted", known, masks)
-        )
-    return "held out" if subset == "held_out" else "in sample"
+    return {"test": "held out", "validation": "used to stop training", "train": "in sample", "all": "mixed"}[subset]
 
 
 def _convergence(out: Labelled, ways: dict[str, Way]) -> None:
@@ -185,16 +190,18 @@ def _convergence(out: Labelled, ways: dict[str, Way]) -> None:
     def empty():
         return np.full((len(WAYS), *ways["network"].unit.shape[2:]), np.nan)
 
-    rhat, ess, between, diverging = empty(), empty(), empty(), empty()[..., 0]
+    rhat, ess, tail, between, diverging = empty(), empty(), empty(), empty(), empty()[..., 0]
     for w, name in enumerate(WAYS):
         way = ways[name]
         between[w] = information.between_share(way.unit)
         if not way.is_dropout:
-            rhat[w], ess[w] = convergence.diagnose(way.unit)
+            found = way.diagnostics or convergence.diagnose(way.unit)
+            rhat[w], ess[w], tail[w] = found["rhat"], found["ess_bulk"], found["ess_tail"]
         if way.diverging is not None:
             diverging[w] = way.diverging.mean((0, 1))
     out.add("rhat", two, rhat, "rank-normalised split R-hat; missing where chains are trained members")
     out.add("ess_bulk", two, ess, "bulk effective sample size; missing where chains are trained members")
+    out.add("ess_tail", two, tail, "tail effective sample size; missing where chains are trained members")
     out.add("between_chain_share", two, between, "share of the posterior variance that lies between chains (members)")
     out.add("diverging", ("way", "site"), diverging, "share of divergent transitions")
 
@@ -209,12 +216,34 @@ def _cost(out: Labelled, ways: dict[str, Way]) -> None:
         ("n_gradients", "model gradients recorded in the file", "1"),
     ):
         out.add(key, ("way",), np.array([number(name, key) for name in WAYS]), text, unit)
+    out.add("file_sites", ("way",), np.array([ways[w].file_sites for w in WAYS]), "sites in the file, which it paid for")
+    slowest = out.variables["ess_bulk"][1]
+    least = np.where(np.isfinite(slowest), slowest, np.inf).min(2)
+    least = np.where(np.isfinite(least), least, np.nan).mean(1) if least.size else np.full(len(WAYS), np.nan)
+    seconds = np.array([number(name, "wall_time_s") / ways[name].file_sites for name in WAYS])
+    rate = least / np.where(seconds > 0, seconds, np.nan)
+    text = "bulk effective draws of the slowest parameter, mean over sites, per second that a site took"
+    out.add("ess_per_second", ("way",), rate, text, "s-1")
+    deepest = np.array([_share_at_most(ways[name]) for name in WAYS])
+    out.add("max_tree_depth_share", ("way",), deepest, "share of draws whose trajectory was cut at the largest tree")
     out.add("n_draws", ("way",), np.array([ways[w].unit.shape[0] * ways[w].unit.shape[1] for w in WAYS]), "draws")
     out.add("n_chains", ("way",), np.array([ways[w].unit.shape[0] for w in WAYS]), "chains, or trained members")
 
 
+def _share_at_most(way: Way) -> float:
+    """Share of draws at the largest tree that the file's `max_tree_depth` allows; NaN where it does not say."""
+    deepest = way.attrs.get("max_tree_depth")
+    if deepest is None:
+        return np.nan
+    if way.tree_depth is not None:
+        return float((way.tree_depth >= int(deepest)).mean())  # type: ignore[call-overload]
+    if way.n_steps is not None:
+        return float((way.n_steps >= 2 ** int(deepest) - 1).mean())  # type: ignore[call-overload]
+    return np.nan
+
+
 def _attributes(ways: dict[str, Way]) -> dict[str, object]:
-    found: dict[str, object] = {"gain_threshold": GAIN}
+    found: dict[str, object] = {"gain_threshold": GAIN, "variation_threshold": VARIATION}
     try:
         found["comparisons_version"] = version("binn-clm5")
     except PackageNotFoundError:

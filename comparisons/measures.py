@@ -7,6 +7,7 @@ from comparisons import calibration, correlation, information, overlap
 from comparisons.density import CELLS, masses, smooth
 from comparisons.reading import FORCED, WAYS, Way
 
+ROOM = 0.05  # where floor and best are closer than this, overlap cannot tell agreement from quoting the prior
 STEADY = 1e-5  # a quantity whose draws and prior differ by less than this share of its size is given, not inferred
 
 
@@ -33,7 +34,6 @@ def measure_kind(out: Labelled, kind: str, ways: dict[str, Way], truth: np.ndarr
     physical = {name: _flat(way.theta if kind == "parameter" else way.process) for name, way in ways.items()}
     mean = {name: draws.mean(0, dtype=float) for name, draws in physical.items()}
     out.processes = ways["network"].processes
-    what = (kind,)
     site = ("site", kind)
     each = ("way", "site", kind)
     _correlate(out, kind, ways, mean, seed)
@@ -79,15 +79,54 @@ def measure_kind(out: Labelled, kind: str, ways: dict[str, Way], truth: np.ndarr
         ("kl", divergence, "information gained: Kullback-Leibler divergence from the prior", "bit"),
     ):
         out.add(f"{kind}_{label}", each, _stack(values), text, unit)
-    best, floor = _known_mean(within["sampler"]), _known_mean(prior_overlap["sampler"])
-    room = best - floor
-    excess = (_known_mean(out.variables[f"{kind}_overlap"][1]) - floor) / np.where(room >= 0.1, room, np.nan)
-    text = (
-        "overlap placed between quoting the prior (0) and the sampler against itself (1); missing: less than 0.1 apart"
-    )
-    out.add(f"{kind}_overlap_skill", what, excess, text)
+    _between_floor_and_best(out, kind, draws, smoothed["sampler"], support, prior, seed)
+    varied = np.stack([_variation(x, prior) for x in draws.values()])
+    text = "variance over sites of posterior mean minus prior mean, less the noise of the mean, over the prior variance"
+    out.add(f"{kind}_mean_variation", ("way", kind), varied, text)
     if truth is not None:
-        _against_truth(out, kind, ways, physical, mean, np.where(free, truth, np.nan))
+        truth = np.where(free, truth, np.nan)
+        _against_truth(out, kind, ways, physical, mean, truth)
+        _nearer_than_the_prior(out, kind, ways, draws, support, prior, truth)
+
+
+def _between_floor_and_best(out, kind, draws, sampler_smooth, support, prior, seed: int) -> None:
+    """What quoting the prior, and what the sampler's own chains, would score with as many draws as the network has."""
+    network, sampler = draws["network"], draws["sampler"]
+    n = network.shape[0] * network.shape[1]
+    lower, upper, free = support["lower"], support["upper"], support["free"]
+
+    def density(x):
+        return smooth(masses(x, lower, upper), len(x))
+
+    if prior["draws"] is None:  # the box: n draws from it, anew for every site
+        quoted = np.random.default_rng([seed, n]).random((n, *free.shape))
+    else:
+        quoted = overlap.thinned(prior["draws"], n)
+    floor = np.where(free, overlap.overlap_of(density(quoted), sampler_smooth), np.nan)
+    first, last = overlap.halves(sampler)
+    best = np.where(free, overlap.overlap_of(density(overlap.thinned(first, n)), density(last)), np.nan)
+    out.add(f"{kind}_overlap_floor", ("site", kind), floor, "overlap of the sampler with the prior, the network's draws")
+    text = "overlap of one half of the sampler's chains, as many draws as the network has at most, with the other half"
+    out.add(f"{kind}_overlap_best", ("site", kind), best, text)
+    low, room = _known_mean(floor), _known_mean(best) - _known_mean(floor)
+    excess = (_known_mean(out.variables[f"{kind}_overlap"][1]) - low) / np.where(room >= ROOM, room, np.nan)
+    text = f"overlap placed between floor (0) and best (1); missing where they are less than {ROOM} apart"
+    out.add(f"{kind}_overlap_skill", (kind,), excess, text)
+
+
+def _variation(draws: np.ndarray, prior: dict) -> np.ndarray:
+    """How much posterior means move over sites beyond what the prior's do, in prior variances, (chain, …) → (·).
+
+    The noise of a mean is judged from how far the chains' means lie apart, or from the draws where there is one chain.
+    """
+    chains = draws.mean(1, dtype=float)  # (chain, site, ·)
+    m, n = draws.shape[:2]
+    noise = chains.var(0, ddof=1) / m if m > 1 else draws[0].var(0, dtype=float) / n
+    variance = np.where(prior["sd"] > 0, prior["sd"], np.nan) ** 2 * np.ones_like(noise)
+    moved = chains.mean(0) - prior["mean"]
+    known = np.isfinite(variance)
+    centred = np.where(known, moved - _known_mean(np.where(known, moved, np.nan)), np.nan)
+    return np.maximum(_known_mean(centred**2 - noise), 0.0) / _known_mean(variance)
 
 
 def _correlate(out: Labelled, kind: str, ways: dict[str, Way], mean: dict[str, np.ndarray], seed: int) -> None:
@@ -104,6 +143,7 @@ def _correlate(out: Labelled, kind: str, ways: dict[str, Way], mean: dict[str, n
     held_out = ways["network"].held_out
     r = correlation.pearson(x[held_out], y[held_out]) if held_out.any() else np.full(x.shape[1:], np.nan)
     out.add(f"{kind}_pearson_held_out", (kind,), r, "Pearson r over the sites that the network was not trained on")
+    out.add("n_held_out", (), np.asarray(held_out.sum()), "sites that the network was not trained or stopped on")
     quoted = np.zeros_like(y) if kind == "parameter" else ways["sampler"].prior_process.mean(0, dtype=float)
     text = "Pearson r over sites of the prior's own mean with the sampler's: what quoting the prior scores"
     out.add(f"{kind}_pearson_prior", (kind,), correlation.pearson(quoted, y), text)
@@ -116,14 +156,16 @@ def _comparable(kind: str, ways: dict[str, Way]) -> tuple[dict, dict, dict]:
 
     Returns:
         draws: way → (chain, draw, site, ·). support: lower and upper (site, ·); free, False where the quantity is
-        given; widths. prior: masses (cells, site, ·), sd, and n, infinite for the exact box.
+        given; positive, True where draws are logarithms; widths. prior: masses (cells, site, ·), mean, sd, its draws
+        (None for the box) and their number n, infinite for the box.
     """
     if kind == "parameter":
         draws = {name: way.unit for name, way in ways.items()}
         shape = ways["network"].unit.shape[2:]
         support = {"lower": np.zeros(shape), "upper": np.ones(shape), "free": np.ones(shape, bool), "widths": 1.0}
-        support["prior_width"] = np.asarray(1.0)
-        return draws, support, {"masses": np.full((CELLS, *shape), 1 / CELLS), "sd": 1 / np.sqrt(12), "n": np.inf}
+        support["positive"] = np.zeros(shape, bool)
+        box = {"masses": np.full((CELLS, *shape), 1 / CELLS), "mean": 0.5, "sd": 1 / np.sqrt(12), "n": np.inf}
+        return draws, support, box | {"draws": None}
     prior = ways["sampler"].prior_process.astype(float)
     draws = {name: way.process.astype(float) for name, way in ways.items()}
     positive = (prior > 0).all(0) & np.all([(x > 0).all((0, 1)) for x in draws.values()], axis=0)  # (site, process)
@@ -141,9 +183,9 @@ def _comparable(kind: str, ways: dict[str, Way]) -> tuple[dict, dict, dict]:
     lower, upper = low - margin, high + margin
     width = np.diff(np.quantile(prior, [0.05, 0.95], axis=0), axis=0)[0] / 0.9
     width = np.where(free & (width > 0), width, 1.0)
-    support = {"lower": lower, "upper": upper, "free": free, "widths": (upper - lower) / width}
-    spread = {"masses": masses(prior, lower, upper), "sd": prior.std(0), "n": len(prior)}
-    return draws, support, spread
+    support = {"lower": lower, "upper": upper, "free": free, "widths": (upper - lower) / width, "positive": positive}
+    spread = {"masses": masses(prior, lower, upper), "mean": prior.mean(0), "sd": np.where(free, prior.std(0), np.nan)}
+    return draws, support, spread | {"n": len(prior), "draws": prior}
 
 
 def _against_truth(out: Labelled, kind: str, ways: dict[str, Way], physical, mean, truth: np.ndarray) -> None:
@@ -162,6 +204,11 @@ def _against_truth(out: Labelled, kind: str, ways: dict[str, Way], physical, mea
         recovered.append(correlation.pearson(mean[name], np.where(known, truth, 0.0)))
         rmse = np.sqrt(np.mean((mean[name] - truth) ** 2, axis=0))
         off.append(rmse / np.where(spread > 0, spread, np.nan))
+    quoted, _, _ = calibration.coverage(
+        calibration.inside(_prior_bounds(kind, ways["sampler"], truth.shape), truth), levels[:, None], axis=1
+    )
+    text = "share of sites whose prior's central interval, the bare box for parameters, holds the truth"
+    out.add(f"{kind}_coverage_prior", ("level", kind), quoted, text)
     three = ("way", "level", kind)
     out.add(f"{kind}_coverage", three, np.array(share), "share of sites whose central interval holds the truth")
     out.add(f"{kind}_coverage_error", three, np.array(error), "binomial standard error if the intervals are right")
@@ -172,6 +219,25 @@ def _against_truth(out: Labelled, kind: str, ways: dict[str, Way], physical, mea
     out.add(f"{kind}_recovery_error", ("way", kind), np.array(off), text)
 
 
+def _nearer_than_the_prior(out, kind, ways, draws, support, prior, truth: np.ndarray) -> None:
+    """Root mean square error of each way's mean beside that of the prior's mean, on the scale of comparison."""
+    if kind == "parameter":
+        space = ParameterSpace(str(ways["sampler"].attrs["bounds"]))
+        truth = (truth - space.lower) / (space.upper - space.lower)
+        scale = "unit space"
+    else:
+        positive = support["positive"] & (truth > 0)
+        truth = np.where(support["positive"], np.where(positive, np.log(np.where(positive, truth, 1.0)), np.nan), truth)
+        scale = "of logarithms where all values are positive"
+    means = np.stack([x.mean((0, 1), dtype=float) for x in draws.values()])
+    error = np.stack([np.sqrt(_known_mean((mean - truth) ** 2)) for mean in means])
+    quoted = np.sqrt(_known_mean((prior["mean"] - truth) ** 2))
+    text = f"root mean square error of the posterior mean over sites, {scale}"
+    out.add(f"{kind}_rmse", ("way", kind), error, text)
+    text = f"root mean square error of the prior's mean (the middle of the box) over sites, {scale}"
+    out.add(f"{kind}_rmse_prior", (kind,), quoted, text)
+
+
 def _width(bounds: np.ndarray) -> np.ndarray:
     """Mean width over sites, (level, 2, site, ·) → (level, ·)."""
     return (bounds[:, 1] - bounds[:, 0]).mean(1)
@@ -179,10 +245,17 @@ def _width(bounds: np.ndarray) -> np.ndarray:
 
 def _prior_width(kind: str, way: Way) -> np.ndarray:
     """Mean width over sites of the prior's central intervals, physical units, (level, ·)."""
+    return _width(_prior_bounds(kind, way, way.unit.shape[2:]))
+
+
+def _prior_bounds(kind: str, way: Way, shape: tuple[int, ...]) -> np.ndarray:
+    """The prior's central intervals, physical units, (level, 2, site, ·)."""
     if kind == "process":
-        return _width(calibration.intervals(way.prior_process.astype(float)))
+        return calibration.intervals(way.prior_process.astype(float))
     space = ParameterSpace(str(way.attrs["bounds"]))
-    return np.outer(calibration.LEVELS, space.upper - space.lower)
+    tails = np.stack([(1 - np.array(calibration.LEVELS)) / 2, (1 + np.array(calibration.LEVELS)) / 2], axis=1)
+    bounds = space.lower + tails[..., None] * (np.asarray(space.upper) - space.lower)
+    return np.broadcast_to(bounds[:, :, None], (*tails.shape, *shape))
 
 
 def _known_mean(values: np.ndarray) -> np.ndarray:

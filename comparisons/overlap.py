@@ -60,6 +60,12 @@ def wasserstein_of(p: np.ndarray, q: np.ndarray) -> np.ndarray | float:
     return np.abs(np.cumsum(p - q, axis=0)).sum(0) / p.shape[0]
 
 
+def thinned(draws: np.ndarray, most: int) -> np.ndarray:
+    """At most `most` of the draws, evenly spaced: (draw, *batch) → (draw', *batch)."""
+    n = len(draws)
+    return draws if n <= most else draws[np.arange(most) * n // most]
+
+
 def halves(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """One half of the chains and the other, flattened: (chain, draw, *batch) → two of (draw', *batch).
 

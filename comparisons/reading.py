@@ -12,7 +12,9 @@ from clm5.six_processes import PROCESSES
 WAYS = ("network", "sampler")
 FORCED = "carbon_input"  # plant carbon input: the same forcing in both ways
 UNSEEN = ("test", "new")  # labels of sites that neither trained nor stopped the network
-DROPOUT = ("mc_dropout", "mc-dropout", "ensemble")  # a chain is a trained member here, so R-hat does not apply
+DROPOUT = "mc_dropout"  # the method whose chains are trained members, so that R-hat does not apply
+
+DIAGNOSTICS = ("rhat", "ess_bulk", "ess_tail")
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,9 @@ class Way:
     theta, unit: (chain, draw, site, parameter), physical and in [0, 1]. process: (chain, draw, site, process).
     soc: (chain, draw, site, layer), gC m⁻³. predicted: (chain, draw, site, horizon), with observation error.
     prior_process: (draw, site, process). observed, upper, lower: (site, horizon). truth: {"parameter", "process"}
-    → (site, ·), where known. split: (site,) or None. diverging: (chain, draw, site) or None.
+    → (site, ·), where known. split: (site,) or None. diverging, tree_depth, n_steps: (chain, draw, site) or None.
+    diagnostics: rhat, ess_bulk and ess_tail, (site, parameter) each, where the file holds them. file_sites: how many
+    sites the whole file holds, the ones that its costs are for.
     """
 
     name: str
@@ -40,12 +44,16 @@ class Way:
     lower: np.ndarray
     split: np.ndarray | None = None
     diverging: np.ndarray | None = None
+    tree_depth: np.ndarray | None = None
+    n_steps: np.ndarray | None = None
+    diagnostics: Mapping[str, np.ndarray] = field(default_factory=dict)
+    file_sites: int = 0
     truth: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def is_dropout(self) -> bool:
         """Whether a chain is a trained member and a draw a dropout mask."""
-        return str(self.attrs.get("method", "")) in DROPOUT
+        return str(self.attrs.get("method", "")) == DROPOUT
 
     @property
     def held_out(self) -> np.ndarray:
@@ -72,12 +80,17 @@ def read(tree: xr.DataTree, name: str, ids: list[str]) -> Way:
     predictive = _pick(tree, name, "posterior_predictive", ids)
     stats = _pick(tree, name, "sample_stats", ids) if "sample_stats" in tree.children else xr.Dataset()
     prior = _process(_pick(tree, name, "prior", ids), name)[0]
+
+    def of_steps(variable):
+        return stats[variable].transpose(*four).values if variable in stats else None
+
     truth = {}
     if "true_theta" in known:
         truth["parameter"] = known.true_theta.transpose("site", "parameter").values
-    for candidate in known:
-        if str(candidate).startswith("true_process"):
-            truth["process"] = known[candidate].transpose("site", ...).values
+    named = [str(v) for v in known if str(v).startswith("true_process")]  # ours are true_processes
+    if named:
+        chosen = "true_processes" if "true_processes" in named else named[0]
+        truth["process"] = known[chosen].transpose("site", ...).values
     return Way(
         name=name,
         attrs={str(key): value for key, value in tree.attrs.items()},
@@ -93,7 +106,11 @@ def read(tree: xr.DataTree, name: str, ids: list[str]) -> Way:
         upper=_values(known, "upper", name, ("site", "horizon")),
         lower=_values(known, "lower", name, ("site", "horizon")),
         split=known.split.values.astype(str) if "split" in known else None,
-        diverging=stats.diverging.transpose(*four).values if "diverging" in stats else None,
+        diverging=of_steps("diverging"),
+        tree_depth=of_steps("tree_depth"),
+        n_steps=of_steps("n_steps"),
+        diagnostics=_diagnostics(tree, name, ids),
+        file_sites=tree["posterior"].sizes["site"],
         truth=truth,
     )
 
@@ -127,16 +144,28 @@ def _pick(tree: xr.DataTree, name: str, group: str, ids: list[str]) -> xr.Datase
 
 
 def _process(dataset: xr.Dataset, name: str) -> tuple[xr.DataArray, tuple[str, ...]]:
-    """The process draws and their names: the variable whose last axis is called after processes, whatever its own name.
+    """The process draws and their names: `processes`, or in a foreign file the first variable whose last axis is
+    called "process…".
 
     (xarray does not let a variable with several axes share the name of one that carries labels.)
     """
-    for values in dataset.data_vars.values():
+    ours = [dataset["processes"]] if "processes" in dataset.data_vars else []
+    for values in [*ours, *dataset.data_vars.values()]:
         axis = str(values.dims[-1]) if values.ndim > 1 else ""
         if axis.startswith("process"):
             labels = dataset[axis].values if axis in dataset.coords else PROCESSES
             return values, tuple(str(label) for label in labels)
     raise ValueError(f"{name}: no process draws (…, site, process) among {sorted(map(str, dataset.variables))}")
+
+
+def _diagnostics(tree: xr.DataTree, name: str, ids: list[str]) -> dict[str, np.ndarray]:
+    """R-hat and both effective sample sizes as the file records them, where it holds all three."""
+    if "diagnostics" not in tree.children:
+        return {}
+    found = _pick(tree, name, "diagnostics", ids)
+    if any(key not in found or set(found[key].dims) != {"site", "parameter"} for key in DIAGNOSTICS):
+        return {}
+    return {key: found[key].transpose("site", "parameter").values for key in DIAGNOSTICS}
 
 
 def _values(dataset: xr.Dataset, variable: str, name: str, dims) -> np.ndarray:

@@ -44,6 +44,7 @@ def problems(sites: xr.Dataset | Any, *, observations: bool = True) -> list[str]
             found += content.in_range(sites, variable)
     found += content.columns(sites, usable)
     found += content.horizons(sites, usable, observations=observations)
+    found += content.magnitudes(sites, usable)
     found += content.covariates(sites)
     found += content.truth(sites)
     return found

@@ -137,9 +137,7 @@ def litter_input(npp: np.ndarray, woody_share: np.ndarray, air_temperature: np.n
     return npp[:, None, None] * shares[:, :, None] * season[:, None, :]
 
 
-def miami_npp(
-    mean_temperature: np.ndarray | float, annual_precipitation: np.ndarray | float
-) -> np.ndarray | float:
+def miami_npp(mean_temperature: np.ndarray | float, annual_precipitation: np.ndarray | float) -> np.ndarray | float:
     """Net primary production, gC m⁻² yr⁻¹, of mean temperature (K) and precipitation (mm yr⁻¹): the Miami model.
 
     min(3000 / (1 + e^(1.315 − 0.119 T)), 3000 (1 − e^(−0.000664 P))) g dry matter with T in °C, 45 % of it carbon.

@@ -5,8 +5,15 @@ from collections.abc import Iterator
 import numpy as np
 import xarray as xr
 
+from clm5.grid import DEPTH, INTERFACE, N_LAYERS
 from clm5.parameters import BOUNDS, ParameterSpace
 from clm5.sites.schema import Variable, covariate_names
+
+THINNEST = 1e-3  # m; a thinner horizon is a slip of the pen
+SAME = 1e-6  # m; depths closer than this are the same (float32 keeps them apart no better)
+LITTER = (5.0, 3000.0)  # gC m⁻² yr⁻¹, the median over sites: from polar desert to the most productive forest
+LEAST_CARBON = 700.0  # gC m⁻³, nine tenths of all horizons of many sites: half of what desert topsoil holds
+LEAST_CARBON_OF_FEW, FEW = 100.0, 10  # the same for fewer than ten sites, which may all be desert
 
 
 def in_range(sites: xr.Dataset, variable: Variable) -> Iterator[str]:
@@ -16,15 +23,16 @@ def in_range(sites: xr.Dataset, variable: Variable) -> Iterator[str]:
     """
     values = np.asarray(sites[variable.name].values, float)
     missing = np.zeros_like(values, bool) if variable.padded else np.isnan(values)
+    unit = "" if variable.unit == "1" else f" {variable.unit}"
     outside = ~np.isnan(values) & ~((values >= variable.lower) & (values <= variable.upper))
     for bad in (missing, outside):
         if bad.any():
             at = tuple(int(i) for i in np.argwhere(bad)[0])
             yield (
                 f"site {sites.site.values[at[0]]}: {variable.name} must lie in "
-                f"[{variable.lower:g}, {variable.upper:g}] {variable.unit}; {bad.sum()} of {values.size} values "
-                f"at {_sites(bad)} of {len(values)} sites do not, first {values[at]:g}{_position(variable.dims, at)}. "
-                f"{variable.fix(values[at])}"
+                f"[{variable.lower:g}, {variable.upper:g}]{unit}; {bad.sum()} of {values.size} values "
+                f"at {_sites(bad)} of {_counted(len(values), 'site')} do not, first "
+                f"{values[at]:g}{_position(variable.dims, at)}. {variable.fix(values[at])}"
             )
 
 
@@ -77,7 +85,7 @@ def columns(sites: xr.Dataset, usable: set[str]) -> Iterator[str]:
 
 
 def horizons(sites: xr.Dataset, usable: set[str], *, observations: bool) -> Iterator[str]:
-    """Horizons that are upside down, half padded, not positive, or not there at all."""
+    """Horizons that are upside down, half padded, too thin, given twice, below the soil, not positive, or not there."""
     if not usable.issuperset(("upper", "lower", "soc")):
         return
     upper, lower, soc = (sites[name].values.astype(float) for name in ("upper", "lower", "soc"))
@@ -105,6 +113,9 @@ def horizons(sites: xr.Dataset, usable: set[str], *, observations: bool) -> Iter
         sites, "lower", upside_down.any(axis=1), upside_down_found,
         "Upside down: are upper and lower swapped, or depths counted upward?",
     )  # fmt: skip
+    yield from _thin_or_twice(sites, upper, lower)
+    if "bedrock_layer" in usable:
+        yield from _below_the_soil(sites, upper, lower)
     yield from _report(
         sites, "soc", zero.any(axis=1), lambda i: f"is exactly 0 in horizon {int(np.argmax(zero[i]))}",
         "'Below detection'? A logarithmic error needs a positive number: use half the detection limit, or NaN.",
@@ -114,6 +125,85 @@ def horizons(sites: xr.Dataset, usable: set[str], *, observations: bool) -> Iter
             sites, "soc", ~complete.any(axis=1), lambda i: "no horizon is complete: the site has no observation",
             "Drop it before training or sampling (or check with observations=False to predict there).",
         )  # fmt: skip
+
+
+def _thin_or_twice(sites: xr.Dataset, upper: np.ndarray, lower: np.ndarray) -> Iterator[str]:
+    with np.errstate(invalid="ignore"):
+        thin = (lower > upper) & (lower - upper < THINNEST - SAME)
+        same = (np.abs(upper[:, :, None] - upper[:, None, :]) < SAME) & (
+            np.abs(lower[:, :, None] - lower[:, None, :]) < SAME
+        )  # (site, horizon, horizon)
+    twice = np.any(np.triu(same, 1), axis=1)  # horizons that an earlier one equals
+
+    def thin_found(i):
+        h = int(np.argmax(thin[i]))
+        return f"horizon {h} at {upper[i, h]:g} m is {1e3 * (lower[i, h] - upper[i, h]):.2g} mm thick, less than 1 mm"
+
+    def twice_found(i):
+        h = int(np.argmax(twice[i]))
+        first = int(np.argmax(same[i, :, h]))
+        return f"horizons {first} and {h} both reach from {upper[i, h]:g} to {lower[i, h]:g} m and would count double"
+
+    yield from _report(
+        sites, "lower", thin.any(axis=1), thin_found, "In other units? Set it to NaN, or mend its depths."
+    )
+    yield from _report(
+        sites, "upper", twice.any(axis=1), twice_found,
+        "Replicates, or two profiles under one id? Keep their mean, or give each its own id.",
+    )  # fmt: skip
+
+
+def _below_the_soil(sites: xr.Dataset, upper: np.ndarray, lower: np.ndarray) -> Iterator[str]:
+    """Horizons whose middle lies below bedrock or below the model: it has no carbon there, and ln 0 stops inference."""
+    bedrock = np.nan_to_num(sites.bedrock_layer.values[:, 0].astype(float), nan=N_LAYERS)
+    number = np.clip(bedrock, 1, N_LAYERS).astype(int)
+    bottom = INTERFACE[number - 1]  # m
+    with np.errstate(invalid="ignore"):
+        below = 0.5 * (upper + lower) > bottom[:, None] + SAME
+    model = number == N_LAYERS
+
+    def found(i):
+        h = int(np.argmax(below[i]))
+        where = "lies" if upper[i, h] >= bottom[i] - SAME else "has its middle"
+        end = f"which ends at {DEPTH:g} m" if model[i] else f"which bedrock ends at {bottom[i]:g} m (layer {number[i]})"
+        return f"horizon {h} from {upper[i, h]:g} to {lower[i, h]:g} m {where} below the modelled soil, {end}"
+
+    several = below.any(axis=1)
+    yield from _report(
+        sites, "soc", several & ~model, found,
+        "The model has no carbon there: set it to NaN in upper, lower and soc; or is bedrock_layer too shallow?",
+    )  # fmt: skip
+    yield from _report(
+        sites, "soc", several & model, found,
+        "The model has no carbon there: set it to NaN in upper, lower and soc; or are its depths in other units?",
+    )  # fmt: skip
+
+
+def magnitudes(sites: xr.Dataset, usable: set[str]) -> Iterator[str]:
+    """Numbers that pass one by one but are as a whole of a size that no soil has: another unit under our name."""
+    first = f"site {sites.site.values[0]}" + (" and all others" if sites.sizes["site"] > 1 else "")
+    if "litter_input" in usable:
+        annual = np.median(sites.litter_input.values.sum(axis=(1, 2)))
+        if 0 < annual < LITTER[0] * (1 - 1e-3) or LITTER[1] < annual < np.inf:
+            hint = (
+                "Per second? Multiply by the seconds of the month." if annual < 0.01
+                else "In kg? Multiply by 1000." if annual < LITTER[0]
+                else "The year's sum in every month, or mg taken for g?"
+            )  # fmt: skip
+            yield (
+                f"{first}: litter_input sums to {annual:.3g} gC m-2 a year at the median site; vegetation yields "
+                f"{LITTER[0]:g} … {LITTER[1]:g}. {hint}"
+            )
+    if "soc" in usable:
+        soc = sites.soc.values.astype(float)
+        soc = soc[np.isfinite(soc) & (soc > 0)]
+        least = LEAST_CARBON if sites.sizes["site"] >= FEW else LEAST_CARBON_OF_FEW
+        if soc.size and np.quantile(soc, 0.9) < least:
+            yield (
+                f"{first}: soc must be gC m-3, but nine tenths of {_counted(soc.size, 'horizon')} lie below "
+                f"{np.quantile(soc, 0.9):.3g}; soils hold 1e3 … 1e5. In kg m-3? Multiply by 1000. In percent? Multiply "
+                "by bulk density (g cm-3) × 1e4, g/kg by bulk density × 1e3."
+            )
 
 
 def covariates(sites: xr.Dataset) -> Iterator[str]:
@@ -127,6 +217,8 @@ def covariates(sites: xr.Dataset) -> Iterator[str]:
         first = f"site {sites.site.values[0]} and all others: covariate {name}"
         if array.dims != ("site",):
             yield f"{first} must have dims (site), found ({', '.join(map(str, array.dims))}). One number a site."
+        elif array.dtype.kind == "b":
+            yield f"{first} must be numbers, found type bool. Use .astype(int), with units '1'."
         elif array.dtype.kind not in "iuf":
             yield (
                 f"{first} must be numbers, found type {array.dtype}. Text categories? Code them as integers "
@@ -198,7 +290,11 @@ def _report(sites: xr.Dataset, name: str, bad: np.ndarray, found, fix: str) -> I
     """One line when any site is bad: the first such site, what was found there, how many are like it, the fix."""
     if bad.any():
         i = int(np.argmax(bad))
-        yield f"site {sites.site.values[i]}: {name} {found(i)}; {int(bad.sum())} of {len(bad)} sites. {fix}"
+        yield f"site {sites.site.values[i]}: {name} {found(i)}; {int(bad.sum())} of {_counted(len(bad), 'site')}. {fix}"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _sites(bad: np.ndarray) -> int:

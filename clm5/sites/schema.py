@@ -54,7 +54,10 @@ class Variable:
 
 
 _COLUMN, _MONTHS, _HORIZON = ("site", "layer", "month"), ("site", "month"), ("site", "horizon")
-_CELSIUS = (("c", "In °C? Add 273.15 and set units to 'K'."), ("f", "In °F? Convert to K."))
+_CELSIUS = (
+    ("c", "In °C? Add 273.15 and set units to 'K'."),
+    ("f", "In °F? Add 459.67, multiply by 5/9 and set units to 'K'."),
+)
 _PERCENT = (("%", "In percent? Divide by 100 and set units to '1'."), ("percent", "In percent? Divide by 100."))
 _DEPTH_UNITS = (
     ("cm", "In cm? Divide by 100 and set units to 'm'."),
@@ -82,7 +85,9 @@ VARIABLES = (
     Variable("lat", ("site",), "degrees_north", -90, 90, "latitude",
              "lon and lat swapped?"),
     Variable("soil_temperature", _COLUMN, "K", 200, 340, "soil temperature, monthly mean (TSOI)",
-             "A fill value read as a number? Mask it.", ((-60, 60, "In °C? Add 273.15."),), _CELSIUS),
+             "A fill value read as a number? Mask it.",
+             ((-60, 45, "In °C? Add 273.15. (In °F? Add 459.67, then multiply by 5/9.)"),
+              (45, 150, "In °F? Add 459.67, then multiply by 5/9.")), _CELSIUS),
     Variable("water_scalar", _COLUMN, "1", 0, 1, "decomposition's water scalar (W_SCALAR)",
              "Is this the scalar, not a water content?", _SCALAR_HINTS, _PERCENT),
     Variable("oxygen_scalar", _COLUMN, "1", 0, 1, "decomposition's oxygen scalar (O_SCALAR)",

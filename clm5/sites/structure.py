@@ -21,6 +21,8 @@ def dimensions(sites: xr.Dataset) -> Iterator[str]:
                 f"dimension {dim}: expected size {SIZES[dim]}, found {sites.sizes[dim]}. "
                 + (
                     "Keep CLM5's upper 20 layers: isel(layer=slice(20))."
+                    if dim == "layer" and sites.sizes[dim] > SIZES[dim]
+                    else "Layers of another model? Interpolate to clm5.grid.NODE."
                     if dim == "layer"
                     else "Truncated or resampled?"
                 )

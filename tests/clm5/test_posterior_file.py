@@ -11,7 +11,6 @@ import xarray as xr
 import clm5
 from clm5 import posterior as posterior_module
 
-
 COST = {"method": "nuts", "wall_time": 1.5, "n_solves": 10, "n_gradients": 20}
 
 

@@ -1,0 +1,106 @@
+"""Everything that decides how sites are sampled, in one record that travels with the draws."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+from jaxtyping import Float
+
+import clm5
+from bayes.model import SCALES
+
+
+@dataclass(frozen=True)
+class Config:
+    """How sites are sampled.
+
+    model: bounds, rules, operator, error and sigma: the same that the network is trained with.
+    chains, warmup, draws: per site; `draws` are kept of each chain after `warmup` transitions that adapt the sampler.
+    target_accept: mean acceptance that the step size is adapted to; nearer 1 means smaller steps.
+    max_tree_depth: a draw costs at most 2**max_tree_depth − 1 gradients. On virtual sites 6 gave three times as many
+        effective draws per second as 8, because no chain waits for one that goes deeper.
+    batch: sites that are sampled in one program. Sites beyond the last full batch are sampled in one of the same shape.
+    scale: coordinate in which the flat prior is sampled, "probit" or "logit" (`bayes.site_model`); the posterior is the
+        same.
+    free: names of the parameters that are sampled; default all 21.
+    fixed: physical values of parameters that are not free; those not named are held at CLM5's default, moved to the
+        nearest bound where it lies outside.
+    """
+
+    model: clm5.ModelOptions = field(default_factory=clm5.ModelOptions)
+    chains: int = 4
+    warmup: int = 400
+    draws: int = 800
+    target_accept: float = 0.9
+    max_tree_depth: int = 6
+    batch: int = 16
+    scale: str = "probit"
+    free: tuple[str, ...] | None = None
+    fixed: Mapping[str, float] | None = None
+
+    def __post_init__(self):
+        if self.fixed is not None:
+            object.__setattr__(self, "fixed", {str(name): float(value) for name, value in self.fixed.items()})
+        if not isinstance(self.model, clm5.ModelOptions):
+            raise ValueError(f"Config: model must be a clm5.ModelOptions, got {type(self.model).__name__}")
+        for name, least in (("chains", 1), ("warmup", 20), ("draws", 4), ("batch", 1), ("max_tree_depth", 1)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"Config: {name} must be a whole number of at least {least}, got {value!r}")
+        if self.max_tree_depth > 15:
+            raise ValueError(
+                f"Config: max_tree_depth {self.max_tree_depth} allows 2**{self.max_tree_depth} gradients a draw"
+            )
+        if not 0 < self.target_accept < 1:
+            raise ValueError(f"Config: target_accept must lie between 0 and 1, got {self.target_accept!r}")
+        if self.scale not in SCALES:
+            raise ValueError(f"Config: scale must be one of {SCALES}, got {self.scale!r}")
+        if self.free is not None:
+            object.__setattr__(self, "free", tuple(self.free))
+            if not self.free:
+                raise ValueError("Config: free names no parameter; None means all 21")
+            if len(set(self.free)) < len(self.free):
+                raise ValueError(f"Config: free names a parameter twice: {self.free}")
+        self._check_names("free", self.free or ())
+        self._check_names("fixed", self.fixed or ())
+        both = sorted(set(self.fixed or ()) & set(self.free_names))
+        if both:
+            raise ValueError(f"Config: {', '.join(both)} cannot be both free and fixed; list the free ones in `free`")
+        outside = [n for n, u in zip(clm5.NAMES, self.fixed_unit, strict=True) if not 0 <= u <= 1]
+        if outside:
+            raise ValueError(f"Config: fixed {', '.join(outside)} outside the bounds {self.model.bounds!r}")
+
+    def _check_names(self, what: str, names) -> None:
+        unknown = [name for name in names if name not in clm5.NAMES]
+        if unknown:
+            raise ValueError(f"Config: {what} names {unknown}; the parameters are {', '.join(clm5.NAMES)}")
+
+    @property
+    def free_names(self) -> tuple[str, ...]:
+        """The sampled parameters, in the order of `clm5.NAMES`."""
+        return clm5.NAMES if self.free is None else tuple(name for name in clm5.NAMES if name in self.free)
+
+    @property
+    def fixed_unit(self) -> Float[np.ndarray, "21"]:
+        """Unit values of the parameters that are held fixed (those of free parameters are not read)."""
+        space = self.model.space
+        theta = np.array(space.default())
+        for name, value in (self.fixed or {}).items():
+            theta[clm5.NAMES.index(name)] = value
+        return (theta - space.lower) / (space.upper - space.lower)
+
+    @property
+    def held(self) -> dict[str, float]:
+        """Physical values of the parameters that are not sampled."""
+        space = self.model.space
+        theta = np.asarray(space.lower) + self.fixed_unit * (np.asarray(space.upper) - np.asarray(space.lower))
+        return {
+            name: float(value) for name, value in zip(clm5.NAMES, theta, strict=True) if name not in self.free_names
+        }
+
+    def request(self) -> dict:
+        """The choices that draws depend on, JSON-like."""
+        chosen = asdict(self)
+        chosen["free"] = list(self.free_names)
+        chosen["fixed"] = dict(self.fixed or {})
+        return chosen
