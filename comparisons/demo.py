@@ -13,7 +13,7 @@ def demo_plan(seed: int) -> Plan:
     options = clm5.ModelOptions(sigma=0.2)  # the error that the virtual measurements have
     return Plan(
         network=binn.Config(model=options),
-        sampler=bayes.Config(model=options, warmup=300, draws=600, batch=24),
+        sampler=bayes.Config(model=options, warmup=300, draws=700, batch=24),
         sampled=24,
         draws=300,
         seed=seed,

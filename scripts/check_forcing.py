@@ -21,7 +21,7 @@ import xarray as xr
 
 from clm5.grid import NODE
 from clm5.sites.climate import FREEZING, Normals, damped_wave, water_scalar
-from clm5.sites.tables import LOAM, MONTHS, from_tables, read_tables
+from clm5.sites.tables import LOAM, MONTHS, SHALLOW, from_tables, read_tables
 from clm5.sites.water import liquid_potential, soil, water_balance
 
 FARTHEST = 1.0  # degrees between a station and the climate cell that stands for it
@@ -147,12 +147,32 @@ def against_clm5(folder: Path) -> list[dict]:
     rows.append(distributions("nitrogen scalar", "CLM5 columns, FPI", nitrogen, clm.FPI.values[vegetated]))
     rows += _water_function(clm, soil_clm)
     frozen_clm, frozen_ours = vegetated & (deep_clm < FREEZING), deep_ours < FREEZING
+    thaw_ours, thaw_clm = sites.active_layer_depth_last_year.values[:, 0], clm.ALTMAX.values
     return [
         *rows,
         distributions(
-            "annual thaw depth, m", "CLM5 columns with frozen deep soil",
-            sites.active_layer_depth_last_year.values[frozen_ours, 0], clm.ALTMAX.values[frozen_clm],
+            "annual thaw depth, m", "CLM5 columns with frozen deep soil", thaw_ours[frozen_ours], thaw_clm[frozen_clm]
         ),
+        *medians(
+            "annual thaw depth, m", "CLM5 columns with frozen deep soil", thaw_ours[frozen_ours], thaw_clm[frozen_clm]
+        ),
+        *medians("annual thaw depth, m", "vegetated CLM5 columns", thaw_ours, thaw_clm[vegetated]),
+    ]
+
+
+def medians(field: str, where: str, found: np.ndarray, expected: np.ndarray) -> list[dict]:
+    """The median of two samples of thaw depth, and the share of either that lies above 0 and up to 2 m."""
+    both = {
+        f"{field}, median": (np.median(found), np.median(expected)),
+        f"{field}, share in 0 … 2 m": (
+            np.mean((found > 0) & (found <= SHALLOW)),
+            np.mean((expected > 0) & (expected <= SHALLOW)),
+        ),
+    }
+    return [
+        {"field": name, "where": where, "n": len(expected), "reference": theirs, "ours": ours, "bias": ours - theirs,
+         "by": "distributions"}
+        for name, (ours, theirs) in both.items()
     ]  # fmt: skip
 
 

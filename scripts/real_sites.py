@@ -2,16 +2,15 @@
 
     uv run python scripts/real_sites.py FOLDER --out real-sites
 
-FOLDER holds profiles.csv, sites.csv and climate_monthly.csv (see `clm5.sites.from_tables`). Forcing is made from climate normals, an
-approximation; `scripts/check_forcing.py` says how far off. Test sites are whole 2-degree blocks, so that skill on them
-is not skill at recognising a neighbour. The error of a measured horizon is taken as 50 % (sigma 0.5 of ln SOC): it has
-to hold what model and forcing get wrong, too; PRODA takes 60 %.
+FOLDER holds profiles.csv, sites.csv and climate_monthly.csv (see `clm5.sites.from_tables`). Forcing is made from
+climate normals, an approximation; `scripts/check_forcing.py` says how far off. Test sites are whole 2-degree blocks, so
+that skill on them is not skill at recognising a neighbour. The error of a measured horizon is taken as 50 % (sigma 0.5
+of ln SOC): it has to hold what model and forcing get wrong, too; PRODA takes 60 %.
 """
 
 import argparse
 import sys
 from pathlib import Path
-
 
 
 def main(argv: list[str] | None = None) -> int:
