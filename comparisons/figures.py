@@ -10,6 +10,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from clm5.parameters import ParameterSpace
+from comparisons.compare import claims
 from comparisons.reading import FORCED, UNSEEN, WAYS
 
 COLOUR = {"network": "#D55E00", "sampler": "#0072B2"}  # Okabe and Ito: distinct to colour-blind eyes
@@ -21,8 +22,8 @@ FONT: dict[str, Any] = {"size": 8}
 def correlation_panels(result: xr.Dataset, kind: str = "process") -> Figure:
     """Network against sampler, one panel per process or parameter, one point per site: posterior mean ± sd.
 
-    The dashed line is equality. Parameter axes span the prior's box. A grey panel is one that at least one way learned
-    nothing about (or that is forcing): its r says nothing.
+    The dashed line is equality. Parameter axes span the prior's box. A grey panel is one where at least one way is
+    below the threshold (or that is forcing): its r says little.
     """
     names = [str(name) for name in result[kind].values]
     columns = 3 if kind == "process" else 4
@@ -30,6 +31,7 @@ def correlation_panels(result: xr.Dataset, kind: str = "process") -> Figure:
     figure = Figure(figsize=(2.5 * columns, 2.55 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     gain = result[f"{kind}_sd_reduction"].mean("site")
+    said = claims(result, kind)
     space = ParameterSpace(str(result.attrs["network_bounds"]))
     test = np.isin(result.split.values.astype(str), UNSEEN)
     size = 3.0 if test.size <= 100 else 1.8
@@ -58,8 +60,8 @@ def correlation_panels(result: xr.Dataset, kind: str = "process") -> Figure:
         if name == FORCED:
             note = "forcing: 1 by construction"
         else:
-            note = f"network {_percent(both[0])}, sampler {_percent(both[1])} learned"
-        if not min(both) >= result.attrs["gain_threshold"]:
+            note = f"network {_percent(both[0])}, sampler {_percent(both[1])} narrower"
+        if name == FORCED or not bool(said.sel({kind: name}).all()):
             axis.set_facecolor(PALE)
         unit = f" ({one.unit.item()})" if kind == "parameter" and one.unit.item() != "1" else ""
         axis.set_title(f"{name}{unit}   r = {float(one[f'{kind}_pearson']):.2f}\n{note}", **FONT)
@@ -76,9 +78,9 @@ def correlation_panels(result: xr.Dataset, kind: str = "process") -> Figure:
 
 
 def overlap_beside_information(result: xr.Dataset) -> Figure:
-    """Per parameter, left: overlap between its floor and its best; right: what each way learned, per site.
+    """Per parameter, left: overlap between its floor and its best; right: how much narrower each way is, per site.
 
-    Sorted by what the sampler learned. Dots are means over sites, lines hold the middle 80 % of the sites.
+    Sorted by the sampler's. Dots are means over sites, lines hold the middle 80 % of the sites.
     """
     gain = result.parameter_sd_reduction
     order = np.argsort(gain.sel(way="sampler").mean("site").values)
@@ -86,8 +88,8 @@ def overlap_beside_information(result: xr.Dataset) -> Figure:
     row = np.arange(len(order))
     figure = Figure(figsize=(8.5, 0.27 * len(row) + 1.3), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    floor = sorted_.parameter_overlap_prior.sel(way="sampler").mean("site")
-    best = sorted_.parameter_overlap_within.sel(way="sampler").mean("site")
+    floor = sorted_.parameter_overlap_floor.mean("site")
+    best = sorted_.parameter_overlap_best.mean("site")
     left.hlines(row, floor, best, color="#D9D9D9", lw=7, label="from quoting the prior to the sampler against itself")
     low, high = np.quantile(sorted_.parameter_overlap.values, [0.1, 0.9], axis=0)
     left.hlines(row, low, high, color="#222222", lw=1)
@@ -103,7 +105,7 @@ def overlap_beside_information(result: xr.Dataset) -> Figure:
         right.plot(values.mean(0), row + shift, MARKER[way], ms=4.5, color=COLOUR[way], label=way)
     right.axvline(0, color=PRIOR, lw=0.8)
     right.axvline(result.attrs["gain_threshold"], color=PRIOR, lw=0.8, ls=":")
-    right.set_xlabel("information gained: 1 − posterior sd / prior sd", **FONT)
+    right.set_xlabel("narrower than the prior: 1 − posterior sd / prior sd", **FONT)
     right.set(xlim=(min(-0.1, right.get_xlim()[0]), 1))
     right.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, fontsize=7.5)
     for axis in (left, right):
@@ -115,7 +117,7 @@ def overlap_beside_information(result: xr.Dataset) -> Figure:
 
 
 def overlap_heat_map(result: xr.Dataset) -> Figure:
-    """Overlap of every site and parameter; sites by rising agreement, parameters by what the sampler learned."""
+    """Overlap of every site and parameter; sites by rising agreement, parameters by how narrow the sampler is."""
     overlap = result.parameter_overlap
     order = np.argsort(overlap.mean("parameter").values)
     rows = np.argsort(-result.parameter_sd_reduction.sel(way="sampler").mean("site").values)
@@ -137,15 +139,15 @@ def overlap_heat_map(result: xr.Dataset) -> Figure:
 
 
 def calibration_curves(result: xr.Dataset) -> Figure:
-    """Coverage of the known truth against what the intervals promise, for the parameters that each way says it learned.
+    """Coverage of the known truth against what the intervals promise, for the parameters that each way claims.
 
-    Thin lines are parameters, the thick one their mean; the band is ± 2 binomial standard errors for one parameter.
+    Thin lines are parameters, the thick one their mean, the dotted one that of the bare prior box; the band is ± 2 binomial standard errors for one parameter.
     """
     figure = Figure(figsize=(7.2, 3.5), layout="constrained")
     level = result.level.values
     for axis, way in zip(figure.subplots(1, 2, sharey=True), WAYS, strict=True):
         one = result.sel(way=way)
-        informed = (one.parameter_sd_reduction.mean("site") >= result.attrs["gain_threshold"]).values
+        informed = claims(result).sel(way=way).values
         error = np.nanmean(one.parameter_coverage_error.values, axis=1)
         axis.fill_between(level, level - 2 * error, np.minimum(level + 2 * error, 1), color="#E5E5E5", lw=0)
         axis.plot([0, 1], [0, 1], "--", color="#444444", lw=0.8)
@@ -153,10 +155,13 @@ def calibration_curves(result: xr.Dataset) -> Figure:
         axis.plot(level, lines, color=COLOUR[way], lw=0.6, alpha=0.5)
         if informed.any():
             axis.plot(level, np.nanmean(lines, axis=1), color=COLOUR[way], lw=2.2, marker=MARKER[way], ms=4)
+            box = np.nanmean(result.parameter_coverage_prior.values[:, informed], axis=1)
+            axis.plot(level, box, color=PRIOR, lw=1.6, ls=":", marker="x", ms=5, label="prior box")
+            axis.legend(loc="lower right", frameon=False, fontsize=8)
         axis.set(xlim=(0.45, 1.0), ylim=(0, 1.03))
         axis.set_xlabel("share that the interval promises", **FONT)
         axis.tick_params(labelsize=8)
-        axis.set_title(f"{way}: {informed.sum()} parameters learned", fontsize=9)
+        axis.set_title(f"{way}: {informed.sum()} parameters claimed", fontsize=9)
         axis.grid(color="#E5E5E5", lw=0.6)
     figure.axes[0].set_ylabel("share of sites where it holds the truth", **FONT)
     return figure

@@ -9,7 +9,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from clm5.parameters import NAMES, ParameterSpace
-from comparisons.compare import learned
+from comparisons.compare import claims
 from comparisons.figures import COLOUR, FONT, PRIOR, TRUTH
 from comparisons.overlap import density_of
 from comparisons.reading import UNSEEN, WAYS
@@ -19,7 +19,7 @@ KILO = 1000.0  # g in a kg
 
 
 def choose_sites(result: xr.Dataset) -> dict[str, str]:
-    """The sites of most, median and least overlap, over the parameters that the sampler learned: word → id."""
+    """The sites of most, median and least overlap, over the parameters that the sampler claims: word → id."""
     mean = _informed_overlap(result)
     order = np.argsort(-mean, kind="stable")
     picks = {"most agreement": order[0], "median": order[len(order) // 2], "least agreement": order[-1]}
@@ -28,7 +28,7 @@ def choose_sites(result: xr.Dataset) -> dict[str, str]:
 
 
 def marginals(network: xr.DataTree, sampler: xr.DataTree, result: xr.Dataset, chosen: dict[str, str]) -> Figure:
-    """Posterior densities of both ways for the six parameters learned best, one row per chosen site.
+    """Posterior densities of both ways for the six parameters of least spread, one row per chosen site.
 
     The grey line is the prior; a black tick is the truth, where it is known.
     """
@@ -113,7 +113,7 @@ def soc_profiles(network: xr.DataTree, sampler: xr.DataTree, result: xr.Dataset,
 
 
 def site_map(result: xr.Dataset) -> Figure:
-    """Where the sites are, coloured by the overlap over what the sampler learned; stars were held out."""
+    """Where the sites are, coloured by the overlap over what the sampler claims; stars were held out."""
     lon, lat, colour = result.lon.values, result.lat.values, _informed_overlap(result)
     figure = Figure(figsize=(8, 4.4), layout="constrained")
     axis = figure.subplots()
@@ -142,8 +142,8 @@ def site_map(result: xr.Dataset) -> Figure:
 
 
 def _informed_overlap(result: xr.Dataset) -> np.ndarray:
-    """Mean overlap per site over the parameters that the sampler learned; over all when it learned none."""
-    informed = learned(result).sel(way="sampler").values
+    """Mean overlap per site over the parameters that the sampler claims; over all when there is none."""
+    informed = claims(result).sel(way="sampler").values
     overlap = result.parameter_overlap.values
     return overlap[:, informed].mean(1) if informed.any() else overlap.mean(1)
 

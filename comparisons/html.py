@@ -3,14 +3,13 @@
 import base64
 import io
 import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import xarray as xr
 from matplotlib.figure import Figure
 
+from clm5._atomic import write_atomically
 from comparisons import figures, figures_sites
 from comparisons.compare import save
 from comparisons.page import write_page
@@ -21,9 +20,9 @@ DPI = 120
 
 def report(
     result: xr.Dataset,
-    network: xr.DataTree,
-    sampler: xr.DataTree,
-    sites: xr.Dataset,
+    network: xr.DataTree | None = None,
+    sampler: xr.DataTree | None = None,
+    sites: xr.Dataset | None = None,
     out: str | os.PathLike = "report/",
     *,
     chosen: dict[str, str] | list[str] | None = None,
@@ -35,8 +34,9 @@ def report(
 
     Args:
         result: of `compare` for the same two files.
-        network, sampler: the posterior files, for the figures of single sites.
-        sites: the site data set; a `title` or `source` attribute is shown.
+        network, sampler: the posterior files, for the figures of single sites; without both of them these are left
+            out and the page says so.
+        sites: the site data set, may be left out; a `title` or `source` attribute is shown.
         out: a folder that does not exist yet.
         chosen: ids of the sites to draw, or words → ids; by default the sites of most, median and least overlap.
 
@@ -48,10 +48,9 @@ def report(
     if out.exists():
         raise FileExistsError(f"report: {out} exists; name another folder or move the earlier report away")
     picked = _chosen(result, chosen)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.", suffix=".partial"))
-    try:
-        os.chmod(work, 0o755)
+
+    def write(work: Path) -> None:
+        work.mkdir()
         for folder in ("figures", "tables"):
             (work / folder).mkdir()
         images = {}
@@ -64,10 +63,8 @@ def report(
             table.to_csv(work / "tables" / f"{name}.csv", index=False, float_format="%.6g")
         save(result, work / "comparison.nc")
         (work / "index.html").write_text(write_page(result, tables, images, sites, picked), encoding="utf-8")
-        os.rename(work, out)
-    except BaseException:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
+
+    write_atomically(out, write)
     return out / "index.html"
 
 
@@ -76,11 +73,12 @@ def _figures(result, network, sampler, chosen) -> dict[str, Callable[[], Figure]
         "correlation_processes": lambda: figures.correlation_panels(result, "process"),
         "overlap_and_information": lambda: figures.overlap_beside_information(result),
         "correlation_parameters": lambda: figures.correlation_panels(result, "parameter"),
-        "posteriors": lambda: figures_sites.marginals(network, sampler, result, chosen),
-        "soc_profiles": lambda: figures_sites.soc_profiles(network, sampler, result, chosen),
         "overlap_sites": lambda: figures.overlap_heat_map(result),
         "map": lambda: figures_sites.site_map(result),
     }
+    if network is not None and sampler is not None:
+        drawn["posteriors"] = lambda: figures_sites.marginals(network, sampler, result, chosen)
+        drawn["soc_profiles"] = lambda: figures_sites.soc_profiles(network, sampler, result, chosen)
     if "parameter_coverage" in result:
         drawn["calibration"] = lambda: figures.calibration_curves(result)
     return drawn

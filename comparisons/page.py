@@ -9,7 +9,7 @@ import xarray as xr
 
 from comparisons import captions, verdict
 from comparisons.cautions import unmixed
-from comparisons.compare import cautions_of, learned
+from comparisons.compare import cautions_of, claims
 from comparisons.reading import DROPOUT, UNSEEN, WAYS
 from comparisons.style import CSS
 
@@ -21,7 +21,7 @@ def write_page(
     result: xr.Dataset,
     tables: Mapping[str, pd.DataFrame],
     images: Mapping[str, str],
-    sites: xr.Dataset,
+    sites: xr.Dataset | None,
     chosen: Mapping[str, str],
 ) -> str:
     """The whole page as one string that needs nothing from outside.
@@ -30,7 +30,7 @@ def write_page(
         result: of `compare`.
         tables: of `tables.all_tables`.
         images: figure name → PNG as base64.
-        sites: the site data set, for its title and source.
+        sites: the site data set, for its title and source, or None.
         chosen: word → id of the sites drawn one by one.
     """
     stop = unmixed(result)
@@ -47,7 +47,7 @@ def write_page(
     if "calibration_parameters" in tables:
         parts.append(_section("Is either right? The known truth", _calibration(tables, images)))
     parts.append(_section("Soil carbon", _soil_carbon(tables, images)))
-    parts.append(_section("What it cost", _cost(result)))
+    parts.append(_section("What it cost", _cost(result, tables["cost"])))
     parts.append(_section("Site by site", _sites(images, chosen)))
     parts.append(_section("Limits", _list(captions.LIMITS)))
     parts.append(_section("Files", f"<p>{captions.FILES}</p>"))
@@ -64,7 +64,7 @@ def _chains(result: xr.Dataset) -> str:
     text = [f"<p><b>Sampler.</b> {escape(verdict.chains_sentence(result))}</p>"]
     share = result.between_chain_share.sel(way="network")
     members = int(result.n_chains.sel(way="network"))
-    if str(result.attrs.get("network_method")) in DROPOUT:
+    if str(result.attrs.get("network_method")) == DROPOUT:
         sentence = captions.MEMBERS.format(members=members)
         if share.notnull().any():
             sentence += f" Here {percent(float(share.mean()))} of the spread lies between members, the rest is dropout."
@@ -72,7 +72,7 @@ def _chains(result: xr.Dataset) -> str:
     return "".join(text)
 
 
-def _options(result: xr.Dataset, sites: xr.Dataset) -> str:
+def _options(result: xr.Dataset, sites: xr.Dataset | None) -> str:
     def of(key: str) -> list[str]:
         return [_short(key, result.attrs.get(f"{way}_{key}", "–")) for way in WAYS]
 
@@ -85,7 +85,8 @@ def _options(result: xr.Dataset, sites: xr.Dataset) -> str:
         key.removeprefix(f"{way}_") for way in WAYS for key in map(str, result.attrs) if key.startswith(f"{way}_")
     )
     everything = pd.DataFrame([[key, *of(key)] for key in keys if key not in OPTIONS], columns=["", *WAYS])
-    named = [f"{key.title()}: {sites.attrs[key]}." for key in ("title", "source") if key in sites.attrs]
+    described = {} if sites is None else sites.attrs
+    named = [f"{key.title()}: {described[key]}." for key in ("title", "source") if key in described]
     held = int(result.split.astype(str).isin(UNSEEN).sum())
     about = f"{result.sizes['site']} sites that both files hold, {held} of them held out from the network's training."
     return (
@@ -97,7 +98,7 @@ def _options(result: xr.Dataset, sites: xr.Dataset) -> str:
 
 def _agreement(result: xr.Dataset, tables, images) -> str:
     averages = tables["averages"].copy()
-    both = int(learned(result).all("way").sum())
+    both = int(claims(result).all("way").sum())
     averages["average_over"] = [captions.AVERAGES[name].format(both=both) for name in averages["average_over"]]
     out = [f"<p>{captions.AVERAGES_NOTE}</p>"]
     short = pd.DataFrame(
@@ -113,7 +114,7 @@ def _agreement(result: xr.Dataset, tables, images) -> str:
     out.append(f"<p>{captions.READING}</p>")
     for kind, heading in (("process", "The six processes"), ("parameter", "The 21 parameters")):
         plural = {"process": "processes", "parameter": "parameters"}[kind]
-        out.append(f"<h3>{heading}</h3>" + table(_agreement_table(tables[f"agreement_{plural}"], kind)))
+        out.append(f"<h3>{heading}</h3>" + table(_agreement_table(tables[f"agreement_{plural}"], kind, int(result.n_held_out))))
         out.append(figure(images, f"correlation_{plural}", wide=kind == "parameter"))
         if kind == "process":
             out.append(f'<p class="small">{captions.PROCESSES}</p>')
@@ -121,16 +122,18 @@ def _agreement(result: xr.Dataset, tables, images) -> str:
     return "".join(out)
 
 
-def _agreement_table(full: pd.DataFrame, kind: str) -> pd.DataFrame:
-    """The table of the page: what was learned right beside r and overlap, the best learned first."""
-    full = full.iloc[np.argsort(-full[[f"learned_{way}" for way in WAYS]].max(axis=1).fillna(-9), kind="stable")]
+def _agreement_table(full: pd.DataFrame, kind: str, n_held_out: int) -> pd.DataFrame:
+    """The table of the page: how narrow each way is right beside r and overlap, the narrowest first."""
+    full = full.iloc[np.argsort(-full[[f"narrower_{way}" for way in WAYS]].max(axis=1).fillna(-9), kind="stable")]
     columns: dict[str, Sequence] = {kind: full[kind], "in short": full["status"]}
     for way in WAYS:
-        columns[f"learned, {way}"] = full[f"learned_{way}"].map(percent)
+        columns[f"narrower than the prior, {way}"] = full[f"narrower_{way}"].map(percent)
+        columns[f"means vary, {way}"] = full[f"mean_variation_{way}"].map(_two)
     columns |= {"r": full["pearson"].map(_two), "95 % interval": _interval(full, "pearson")}
     if kind == "process":
         columns["r of the prior"] = full["pearson_prior_vs_sampler"].map(_two)
     columns |= {
+        "overlap skill": full["overlap_skill"].map(_two),
         "overlap": full["overlap"].map(_two),
         "floor: prior": full["overlap_floor_prior_vs_sampler"].map(_two),
         "best: itself": full["overlap_best_sampler_halves"].map(_two),
@@ -140,7 +143,7 @@ def _agreement_table(full: pd.DataFrame, kind: str) -> pd.DataFrame:
         "Spearman": full["spearman"].map(_two),
     }
     if np.isfinite(full["pearson_held_out"]).any():
-        columns["r, held-out sites"] = full["pearson_held_out"].map(_two)
+        columns[f"r, held-out sites (n = {n_held_out})"] = full["pearson_held_out"].map(_two)
     columns["|r|, shuffled"] = full["pearson_shuffled_95"].map(_two)
     for way in WAYS:
         columns[f"bits, {way}"] = full[f"kl_bits_{way}"].map(_two)
@@ -153,9 +156,9 @@ def _calibration(tables, images) -> str:
         if f"calibration_{plural}" not in tables:
             continue
         full = tables[f"calibration_{plural}"]
-        best = full.groupby(kind)["learned"].transform("max").fillna(-9)
+        best = full.groupby(kind)["narrower"].transform("max").fillna(-9)
         full = full.iloc[np.argsort(-best, kind="stable")]
-        short = pd.DataFrame({kind: full[kind], "way": full["way"], "learned": full["learned"].map(percent)})
+        short = pd.DataFrame({kind: full[kind], "way": full["way"], "narrower": full["narrower"].map(percent)})
         for column in full.columns[full.columns.str.startswith("coverage_")]:
             level = column.removeprefix("coverage_")
             error = full[f"error_{level}"]
@@ -164,6 +167,8 @@ def _calibration(tables, images) -> str:
                 for c, e in zip(full[column], error, strict=True)
             ]
         short["width 90 %, of prior"] = full["width_90%_over_prior"].map(percent)
+        short["RMSE of the mean"] = full["rmse"].map(_two)
+        short["learned, on known truth"] = full["learned_on_known_truth"].replace("", "–")
         short["r with truth"] = full["r_with_truth"].map(_two)
         out.append(f"<details{' open' if kind == 'parameter' else ''}><summary>Coverage per {kind}</summary>")
         out.append(table(short) + "</details>")
@@ -172,7 +177,7 @@ def _calibration(tables, images) -> str:
 
 def _soil_carbon(tables, images) -> str:
     full = tables["soc_skill"]
-    short = full[["sites", "way", "scored", "horizons"]].copy()
+    short = full[["sites", "n_sites", "way", "scored", "horizons"]].rename(columns={"n_sites": "number of sites"})
     for name, label in (("nse", "NSE"), ("rmse", "RMSE of ln"), ("bias", "bias of ln")):
         short[label] = full[name].map(_two)
     for column in full.columns[full.columns.str.startswith("coverage_")]:
@@ -180,24 +185,38 @@ def _soil_carbon(tables, images) -> str:
     return f"<p>{captions.SOC}</p>" + table(short) + figure(images, "soc_profiles")
 
 
-def _cost(result: xr.Dataset) -> str:
-    sites = result.sizes["site"]
+def _cost(result: xr.Dataset, costs: pd.DataFrame) -> str:
     rows = []
     for name, label, shown in (
+        ("file_sites", "sites that the file holds and paid for", count),
         ("wall_time_s", "wall time", duration),
         ("n_solves", "model solves", count),
         ("n_gradients", "model gradients", count),
+        ("wall_time_s_per_site", "wall time per site", duration),
+        ("n_solves_per_site", "model solves per site", count),
+        ("n_gradients_per_site", "model gradients per site", count),
+        ("n_solves_of_draws", "columns solved to carry draws to carbon", count),
+        ("ess_per_second", "effective draws per second of a site, slowest parameter", _significant),
+        ("max_tree_depth_share", "draws at the largest tree depth", percent),
     ):
-        first, second = (float(result[name].sel(way=way)) for way in WAYS)
+        first, second = (float(value) for value in costs[name])
+        if not (np.isfinite(first) or np.isfinite(second)):
+            continue
         ratio = f"{second / first:.3g}" if first > 0 and second > 0 else "–"
         rows.append([label, shown(first), shown(second), ratio])
     frame = pd.DataFrame(rows, columns=["", *WAYS, "sampler / network"])
-    return f"<p>{escape(captions.COST.format(sites=sites))}</p>" + table(frame)
+    carried = float(costs["n_solves_of_draws"].iloc[0])
+    draws = captions.DRAWS_APART if np.isfinite(carried) else captions.DRAWS_NOT_COUNTED
+    text = captions.COST.format(sites=result.sizes["site"])
+    return f"<p>{escape(text)} {escape(draws)}</p>" + table(frame)
 
 
 def _sites(images, chosen: Mapping[str, str]) -> str:
     which = "; ".join(f"{word}: {site}" if word != site else site for word, site in chosen.items())
-    start = f"<p>Drawn one by one: {escape(which)}.</p>"
+    if "posteriors" in images:
+        start = f"<p>Drawn one by one: {escape(which)}.</p>"
+    else:
+        start = f"<p>{captions.WITHOUT_FILES}</p>"
     return start + figure(images, "posteriors", wide=True) + figure(images, "map") + figure(images, "overlap_sites")
 
 
@@ -221,6 +240,8 @@ def table(frame: pd.DataFrame) -> str:
 
 def figure(images: Mapping[str, str], name: str, *, wide: bool = False) -> str:
     """A picture in the page with its caption; wide ones scroll on a narrow screen."""
+    if name not in images:
+        return ""  # made without the posterior files
     caption = captions.FIGURES[name]
     kind = ' class="wide"' if wide else ""
     picture = f'<img{kind} alt="{escape(caption)}" src="data:image/png;base64,{images[name]}">'
@@ -240,6 +261,10 @@ def duration(seconds: float) -> str:
 def count(number: float) -> str:
     """A whole number with thin spaces between thousands."""
     return f"{number:,.0f}".replace(",", "\u202f") if np.isfinite(number) else "–"
+
+
+def _significant(value: float) -> str:
+    return f"{value:.3g}" if np.isfinite(value) else "–"
 
 
 def percent(share: float) -> str:

@@ -5,8 +5,11 @@ import pandas as pd
 import xarray as xr
 
 from comparisons.cautions import converged
+from comparisons.compare import claims, learned
 from comparisons.reading import WAYS
 from comparisons.verdict import classify
+
+PRIOR = {"parameter": "prior box", "process": "prior"}
 
 
 def all_tables(result: xr.Dataset) -> dict[str, pd.DataFrame]:
@@ -46,8 +49,8 @@ def agreement(result: xr.Dataset, kind: str) -> pd.DataFrame:
         "pearson_prior_vs_sampler": result[f"{kind}_pearson_prior"].values,
         "pearson_shuffled_95": result[f"{kind}_pearson_shuffled"].values,
         "overlap": mean("overlap").values,
-        "overlap_floor_prior_vs_sampler": mean("overlap_prior", "sampler").values,
-        "overlap_best_sampler_halves": mean("overlap_within", "sampler").values,
+        "overlap_floor_prior_vs_sampler": mean("overlap_floor").values,
+        "overlap_best_sampler_halves": mean("overlap_best").values,
         "overlap_network_halves": mean("overlap_within", "network").values,
         "overlap_prior_vs_network": mean("overlap_prior", "network").values,
         "overlap_skill": result[f"{kind}_overlap_skill"].values,
@@ -56,16 +59,21 @@ def agreement(result: xr.Dataset, kind: str) -> pd.DataFrame:
         "wasserstein_prior_vs_sampler": mean("wasserstein_prior", "sampler").values,
     }
     for way in WAYS:
-        columns[f"learned_{way}"] = mean("sd_reduction", way).values
+        columns[f"narrower_{way}"] = mean("sd_reduction", way).values
+        columns[f"mean_variation_{way}"] = result[f"{kind}_mean_variation"].sel(way=way).values
+        columns[f"claims_{way}"] = claims(result, kind).sel(way=way).values
         columns[f"kl_bits_{way}"] = mean("kl", way).values
     if f"{kind}_recovery" in result:
         for way in WAYS:
             columns[f"r_with_truth_{way}"] = result[f"{kind}_recovery"].sel(way=way).values
+            columns[f"rmse_{way}"] = result[f"{kind}_rmse"].sel(way=way).values
+            columns[f"learned_on_known_truth_{way}"] = learned(result, kind).sel(way=way).values
+        columns["rmse_prior_mean"] = result[f"{kind}_rmse_prior"].values
     return pd.DataFrame(columns)
 
 
 def averages(result: xr.Dataset) -> pd.DataFrame:
-    """Mean r over processes with and without the forced one, over all parameters and over those that both learned."""
+    """Mean r over processes with and without the forced one, over all parameters and over those that both claim."""
     columns: dict[str, object] = {"average_over": [str(a).replace("_", " ") for a in result.average.values]}
     for statistic in ("pearson", "spearman"):
         columns[statistic] = result[f"average_{statistic}"].values
@@ -76,12 +84,13 @@ def averages(result: xr.Dataset) -> pd.DataFrame:
 
 
 def calibration(result: xr.Dataset, kind: str) -> pd.DataFrame:
-    """One row per parameter and way: coverage at every level with its binomial error, width beside the prior's."""
+    """One row per parameter and way, and one for the bare prior: coverage at every level with its binomial error."""
     rows = []
+    proven = learned(result, kind)
     for name in result[kind].values:
         for way in WAYS:
             one = result.sel({kind: name, "way": way})
-            row = {kind: str(name), "way": way, "learned": float(one[f"{kind}_sd_reduction"].mean())}
+            row = {kind: str(name), "way": way, "narrower": float(one[f"{kind}_sd_reduction"].mean())}
             for level in result.level.values:
                 at = one.sel(level=level)
                 row[f"coverage_{level:.0%}"] = float(at[f"{kind}_coverage"])
@@ -89,7 +98,19 @@ def calibration(result: xr.Dataset, kind: str) -> pd.DataFrame:
             row["width_90%_over_prior"] = float(one[f"{kind}_interval_width"].sel(level=0.9))
             row["r_with_truth"] = float(one[f"{kind}_recovery"])
             row["rmse_over_truth_sd"] = float(one[f"{kind}_recovery_error"])
+            row["rmse"] = float(one[f"{kind}_rmse"])
+            row["learned_on_known_truth"] = "yes" if bool(proven.sel({"way": way, kind: name})) else "no"
             rows.append(row)
+        prior: dict[str, object] = {kind: str(name), "way": PRIOR[kind], "narrower": 0.0}
+        for level in result.level.values:
+            at = result.sel({kind: name, "level": level})
+            prior[f"coverage_{level:.0%}"] = float(at[f"{kind}_coverage_prior"])
+            prior[f"error_{level:.0%}"] = float(at[f"{kind}_coverage_error"].sel(way="sampler"))
+        rows.append(
+            prior
+            | {"width_90%_over_prior": 1.0, "r_with_truth": np.nan, "rmse_over_truth_sd": np.nan}
+            | {"rmse": float(result[f"{kind}_rmse_prior"].sel({kind: name})), "learned_on_known_truth": ""}
+        )
     return pd.DataFrame(rows)
 
 
@@ -103,16 +124,20 @@ def soil_carbon(result: xr.Dataset) -> pd.DataFrame:
             if skill["n"] == 0:
                 continue
             cover = {f"coverage_{v:.0%}": float(one.soc_coverage.sel(level=v)) for v in result.level.values}
-            named = str(subset).replace("_", " ")
-            row = {"sites": named, "way": way, "scored": str(one.soc_standing.item()), "horizons": int(skill.pop("n"))}
+            row = {"sites": str(subset), "n_sites": int(one.soc_sites), "way": way, "scored": str(one.soc_standing.item()), "horizons": int(skill.pop("n"))}
             rows.append(row | skill | cover)
     return pd.DataFrame(rows)
 
 
 def cost(result: xr.Dataset) -> pd.DataFrame:
-    """Wall time, solves and gradients as each file records them, and per compared site."""
+    """Wall time, solves and gradients as each file records them, and per site that the file holds."""
     columns: dict[str, object] = {"way": list(WAYS), "method": [str(result.attrs.get(f"{w}_method", "")) for w in WAYS]}
-    for name in ("wall_time_s", "n_solves", "n_gradients", "n_chains", "n_draws"):
+    for name in ("wall_time_s", "n_solves", "n_gradients", "file_sites", "n_chains", "n_draws"):
+        columns[name] = result[name].values
+    for name in ("wall_time_s", "n_solves", "n_gradients"):
+        columns[f"{name}_per_site"] = (result[name] / result.file_sites).values
+    columns["n_solves_of_draws"] = [float(result.attrs.get(f"{w}_n_solves_of_draws", np.nan)) for w in WAYS]
+    for name in ("ess_per_second", "max_tree_depth_share"):
         columns[name] = result[name].values
     return pd.DataFrame(columns)
 
@@ -129,7 +154,8 @@ def per_site(result: xr.Dataset) -> pd.DataFrame:
             "mean_overlap": result.parameter_overlap.mean("parameter").values,
             "mean_wasserstein": result.parameter_wasserstein.mean("parameter").values,
             "sampler_max_rhat": sampler.rhat.max("parameter").values,
-            "sampler_min_ess": sampler.ess_bulk.min("parameter").values,
+            "sampler_min_ess_bulk": sampler.ess_bulk.min("parameter").values,
+            "sampler_min_ess_tail": sampler.ess_tail.min("parameter").values,
             "sampler_diverging": sampler.diverging.values,
             "sampler_converged": converged(result),
         }

@@ -4,67 +4,88 @@ import numpy as np
 import xarray as xr
 
 from comparisons.cautions import converged
-from comparisons.compare import learned
+from comparisons.compare import claims, learned
 from comparisons.convergence import ESS_LIMIT, ESS_STRICT, RHAT_LIMIT, RHAT_STRICT
-from comparisons.reading import FORCED, WAYS
+from comparisons.measures import ROOM
+from comparisons.reading import DROPOUT, FORCED, WAYS
 
-R_AGREE, OVERLAP_AGREE = 0.7, 0.7
-LARGELY, PARTLY = 0.8, 0.4  # share of the parameters both learned on which they agree
-AGREE, ORDER, DISAGREE = "agree", "same order, other values", "disagree"
-NEITHER, ONLY, GIVEN = "neither learned", "only the {} learned", "given (forcing)"
+R_AGREE, SKILL_AGREE = 0.7, 0.5
+LARGELY, PARTLY = 0.8, 0.4  # share of the parameters that both claim, on which they agree
+AGREE, ORDER, DISAGREE, UNDECIDED = "agree", "same order, other values", "disagree", "undecided"
+NEITHER, BELOW, GIVEN = "both below the threshold", "{} below the threshold", "given (forcing)"
 
 
 def classify(result: xr.Dataset, kind: str = "parameter") -> list[str]:
     """A status for every parameter or process.
 
-    Where both ways learned: `AGREE` with r and mean overlap at their thresholds, `ORDER` with r alone, else `DISAGREE`.
-    Otherwise who learned, and `GIVEN` for plant carbon input.
+    Where both ways claim to have learned (`claims`): `DISAGREE` where the whole interval of r lies below `R_AGREE`;
+    where it lies above, `AGREE` or `ORDER` by the place of the overlap between its floor and its best; `UNDECIDED`
+    where the interval straddles `R_AGREE` or is missing, or floor and best are too close to tell. Otherwise who is
+    below the threshold, and `GIVEN` for plant carbon input.
     """
-    knows = learned(result, kind)
+    knows = claims(result, kind)
     found = []
     for name in result[kind].values:
         one = result.sel({kind: name})
         who = [way for way in WAYS if bool(knows.sel({"way": way, kind: name}))]
-        r, shared = float(one[f"{kind}_pearson"]), float(one[f"{kind}_overlap"].mean())
+        low, high = one[f"{kind}_pearson_interval"].values
         if kind == "process" and name == FORCED:
             found.append(GIVEN)
         elif not who:
             found.append(NEITHER)
         elif len(who) == 1:
-            found.append(ONLY.format(who[0]))
-        elif r >= R_AGREE:
-            found.append(AGREE if shared >= OVERLAP_AGREE else ORDER)
-        else:
+            found.append(BELOW.format(next(way for way in WAYS if way not in who)))
+        elif high < R_AGREE:
             found.append(DISAGREE)
+        elif low >= R_AGREE:
+            found.append(_values_agree(one, kind))
+        else:
+            found.append(UNDECIDED)
     return found
+
+
+def _values_agree(one: xr.Dataset, kind: str) -> str:
+    """What the overlap says of one parameter or process whose sites come in the same order."""
+    skill = float(one[f"{kind}_overlap_skill"])
+    if np.isfinite(skill):
+        return AGREE if skill >= SKILL_AGREE else ORDER
+    short = float(one[f"{kind}_overlap_floor"].mean() - one[f"{kind}_overlap"].mean())
+    return ORDER if short > ROOM else UNDECIDED
 
 
 def headline(result: xr.Dataset) -> str:
     """One plain sentence or two, made from the numbers."""
     status = classify(result)
-    counts = {word: status.count(word) for word in (AGREE, ORDER, DISAGREE)}
+    counts = {word: status.count(word) for word in (AGREE, ORDER, DISAGREE, UNDECIDED)}
     both, n, sites = sum(counts.values()), len(status), result.sizes["site"]
     where = f"Over {sites} site{'s' * (sites != 1)}, network and sampler"
     if both == 0:
-        first = f"{where} cannot be said to agree or to disagree: there is not one parameter that both learned about."
+        first = f"{where} cannot be said to agree or to disagree: there is not one parameter that both claim to have learned about."
     else:
         share = counts[AGREE] / both
         ordered = (counts[AGREE] + counts[ORDER]) / both
+        most_open = counts[UNDECIDED] > (1 - PARTLY) * both
         how = "largely agree" if share >= LARGELY else "agree in part" if share >= PARTLY else "mostly disagree"
         if share < PARTLY and ordered >= LARGELY:
             how = "order the sites alike, yet differ in value or certainty,"
+        elif share < PARTLY and most_open:
+            how = "can mostly not be said to agree or to disagree"
         details = [f"they agree on {counts[AGREE] or 'none'}"]
         if counts[ORDER]:
             details.append(f"put the sites in the same order but differ in value or certainty on {counts[ORDER]}")
         if counts[DISAGREE]:
             details.append(f"disagree on {counts[DISAGREE]}")
+        if counts[UNDECIDED]:
+            details.append(f"leave it undecided on {counts[UNDECIDED]}")
         said = details[0] if len(details) == 1 else ", ".join(details[:-1]) + " and " + details[-1]
-        first = f"{where} {how} where both learned something: of {both} such parameters (of {n}), {said}."
+        first = f"{where} {how} where both claim to have learned something: of {both} such parameters (of {n}), {said}."
     rest = "".join(
-        f" Only the {way} learned about {status.count(ONLY.format(way))}." for way in WAYS if ONLY.format(way) in status
+        f" On {status.count(BELOW.format(way))} the {way} alone is below the threshold."
+        for way in WAYS
+        if BELOW.format(way) in status
     )
     if NEITHER in status:
-        rest += f" About {status.count(NEITHER)} neither did, so agreement there is trivial."
+        rest += f" On {status.count(NEITHER)} both are below it, so agreement there is trivial."
     r = result.average_pearson
     without, with_ = (float(r.sel(average=a)) for a in ("processes_without_carbon_input", "processes"))
     quoted = float(result.average_pearson_prior.sel(average="processes_without_carbon_input"))
@@ -76,20 +97,33 @@ def headline(result: xr.Dataset) -> str:
 
 
 def truth_sentence(result: xr.Dataset, level: float = 0.9) -> str:
-    """How often each way's intervals hold the known truth, over the parameters it says it learned; "" where unknown."""
+    """How often intervals hold the known truth, and whose means are nearer to it than the prior's; "" where unknown.
+
+    Both ways and the bare prior box are counted over the same parameters: those that both claim, or else those that
+    either does.
+    """
     if "parameter_coverage" not in result:
         return ""
-    parts = []
-    for way in WAYS:
-        own = learned(result).sel(way=way).values
-        if own.any():
-            share = float(result.parameter_coverage.sel(way=way, level=level).values[own].mean())
-            parts.append(f"the {way}'s at {_percent(share)} of them ({own.sum()} parameters)")
-    if not parts:
+    claimed = claims(result)
+    common, who = claimed.all("way").values, "that both ways claim"
+    if not common.any():
+        common, who = claimed.any("way").values, "that either way claims"
+    if not common.any():
         return ""
+    held = result.parameter_coverage.sel(level=level).isel(parameter=common).mean("parameter")
+    box = float(result.parameter_coverage_prior.sel(level=level).isel(parameter=common).mean())
+    shares = ", ".join(f"the {way}'s {_percent(float(held.sel(way=way)))}" for way in WAYS)
+    nearer = [
+        f"on {int(learned(result).sel(way=way).sum())} of the {int(claimed.sel(way=way).sum())} parameters that the "
+        f"{way} claims"
+        for way in WAYS
+        if claimed.sel(way=way).any()
+    ]
     return (
-        f"The truth is known at these sites. Intervals that promise {_percent(level)} hold it, over the "
-        f"parameters that a way says it learned: {', '.join(parts)}."
+        f"The truth is known at these sites. Of the site-parameter pairs of the {common.sum()} parameters {who}, "
+        f"intervals that promise {_percent(level)} hold the truth in: {shares}; the bare prior box holds "
+        f"{_percent(box)}. Only holding too few is informative, unless the truth was drawn from the prior. The "
+        f"posterior mean is nearer the truth than the middle of the box {' and '.join(nearer)}."
     )
 
 
@@ -98,25 +132,35 @@ def chains_sentence(result: xr.Dataset) -> str:
     sampler = result.sel(way="sampler")
     if sampler.rhat.isnull().all():
         return "R-hat and effective sample size of the sampler could not be computed."
+    fewest = np.fmin(sampler.ess_bulk, sampler.ess_tail).min()
     strict = converged(result, RHAT_STRICT, ESS_STRICT)
     diverging = float(sampler.diverging.mean()) if sampler.diverging.notnull().any() else np.nan
     text = (
-        f"Largest R-hat {float(sampler.rhat.max()):.3f}, fewest effective draws {float(sampler.ess_bulk.min()):.0f}, "
-        f"over all sites and parameters. {converged(result).sum()} of {strict.size} sites pass the limits used here "
-        f"(R-hat {RHAT_LIMIT}, {ESS_LIMIT} effective draws), {strict.sum()} the strict ones advised for publication "
-        f"({RHAT_STRICT} and {ESS_STRICT})."
+        f"Largest R-hat {float(sampler.rhat.max()):.3f}, fewest effective draws {fewest:.0f} "
+        f"(bulk or tail), over all sites and parameters. {converged(result).sum()} of {strict.size} sites pass the limits used here "
+        f"(R-hat below {RHAT_LIMIT}, {ESS_LIMIT:g} effective draws, bulk and tail), {strict.sum()} the strict ones advised "
+        f"for publication ({RHAT_STRICT} and {ESS_STRICT:g})."
     )
     return text + (f" Divergent transitions: {100 * diverging:.2g} %." if np.isfinite(diverging) else "")
 
 
 def thresholds(result: xr.Dataset) -> str:
     """What the words mean."""
-    gain = float(result.attrs["gain_threshold"])
+    gain, varied = (float(result.attrs[f"{name}_threshold"]) for name in ("gain", "variation"))
+    means = (
+        " For the network it is no more than a claim: dropout draws are narrower than the prior even untrained."
+        if str(result.attrs.get("network_method")) == DROPOUT
+        else ""
+    )
     return (
-        f"Learned: the posterior's standard deviation is on average over sites at least {_percent(gain)} below the "
-        f"prior's. It is what a way claims; only coverage of a known truth shows whether the claim holds. Agree: both "
-        f"learned, r over sites at least {R_AGREE} and mean overlap at least {OVERLAP_AGREE}. Largely: on at least "
-        f"{_percent(LARGELY)} of the parameters that both learned; in part: on at least {_percent(PARTLY)}."
+        f"A way claims to have learned about a parameter when it is above the threshold: its standard deviation is on "
+        f"average over sites at least {_percent(gain)} below the prior's, or the variance of its means over sites, "
+        f"beyond their noise, is at least {_percent(varied)} of the prior's.{means} On known truth it counts as "
+        f"learned when its means are also nearer the truth than the middle of the box. Agree: both claim, the whole 95 % "
+        f"interval of r over sites is at least {R_AGREE} and the overlap lies at least {_percent(SKILL_AGREE)} of the "
+        f"way from quoting the prior to the sampler against itself. Undecided: the interval of r straddles {R_AGREE}, "
+        f"or floor and best of the overlap are too close. Largely: on at least {_percent(LARGELY)} of the parameters "
+        f"that both claim; in part: on at least {_percent(PARTLY)}."
     )
 
 

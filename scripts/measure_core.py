@@ -95,9 +95,7 @@ def main() -> None:
 
     repeat = -(-COLUMNS // forcing.batch_shape[0])
     many = jax.tree.map(lambda x: jnp.concatenate([x] * repeat)[:COLUMNS], forcing)
-    theta = clm5.ParameterSpace("binn").physical(
-        np.random.default_rng(0).uniform(0.02, 0.98, (COLUMNS, 21))
-    )
+    theta = clm5.ParameterSpace("binn").physical(np.random.default_rng(0).uniform(0.02, 0.98, (COLUMNS, 21)))
     forward = jax.jit(lambda t: clm5.simulate(t, many).soc)
     gradient = jax.jit(jax.grad(lambda t: jnp.log(clm5.simulate(t, many).soc[:, :12]).sum()))
     for name, run in (("forward", forward), ("value and gradient", gradient)):

@@ -63,8 +63,9 @@ def test_narrow_normals_in_a_box_have_their_means_and_widths(narrow_run):
 
 def test_a_lane_does_not_depend_on_its_neighbours(narrow_run):
     engine, centres, records, _ = narrow_run
-    alone, _ = engine.run(keys_of([2]), centres[2:], DRAWS)
-    np.testing.assert_array_equal(alone["report"][0], records["report"][2])
+    elsewhere, _ = engine.run(keys_of([2, 7, 8]), jnp.stack([centres[2], 0.9 * centres[0], centres[0]]), 30)
+    np.testing.assert_array_equal(elsewhere["report"][0], records["report"][2, :, :30])
+    assert not np.array_equal(elsewhere["report"][2], records["report"][0, :, :30])  # its key is another
 
 
 def test_every_gradient_is_counted(narrow_run):

@@ -1,4 +1,20 @@
-"""Simulation-based calibration and recovery of all 21 parameters at full size."""
+"""Simulation-based calibration of all 21 parameters and the log likelihood, at full size.
+
+What it can see, by simulation of one quantity with 128 replicates and 40 independent draws (400 experiments each, for a
+normal posterior, and for a uniform one as of a parameter that the data do not tell): a fault in a single quantity is
+called at these rates.
+
+| fault | normal | uniform |
+|---|---|---|
+| half as wide | 100 % | 100 % |
+| twice as wide | 100 % | 100 % |
+| 0.7 times as wide | 41 % | 100 % |
+| 1.5 times as wide | 62 % | 100 % |
+| 0.5 sd aside | 72 % | 88 % |
+| 0.35 sd aside | 15 % | 40 % |
+
+A smaller fault in one parameter mostly passes; the brute-force test of `test_sampling.py` is the sharper one there.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +32,7 @@ OPTIONS = clm5.ModelOptions()
 CONFIG = bayes.Config(OPTIONS, warmup=300, draws=400, batch=32)
 REPLICATES = 128
 KEPT = 40  # draws per site for ranks, thinned until nearly independent
-FALSE_ALARM = 1e-4  # of this file; 21 parameters and the log likelihood are looked at
+FALSE_ALARM = 1e-4  # of each of the two tests that spend it, over all quantities and statistics that it looks at
 
 
 @pytest.fixture(scope="module")
@@ -42,20 +58,33 @@ def replicates():
     return unit, quantity, true_quantity  # the last quantity is the log likelihood
 
 
-def smallest_p(quantity, truth) -> float:
-    """Smallest p-value of uniform ranks over the quantities, times their number."""
+def p_values(quantity, truth) -> np.ndarray:
+    """p-value of uniform ranks for every quantity, times the number of quantities.
+
+    The smallest of three statistics, times three: Kolmogorov-Smirnov of the ranks; mean and sum of squares of their
+    normal scores (Cook, Gelman & Rubin 2006), which see a shift and a wrong width where Kolmogorov-Smirnov is weak.
+    """
     n = len(quantity)
     ranks = (quantity < truth).sum(0)  # 0 … n
     place = (ranks + np.random.default_rng(0).uniform(size=ranks.shape)) / (n + 1)  # exactly uniform if calibrated
-    return min(stats.kstest(place[:, i], "uniform").pvalue for i in range(place.shape[1])) * place.shape[1]
+    replicates, quantities = place.shape
+    score = stats.norm.ppf(place)
+    ks = [stats.kstest(place[:, i], "uniform").pvalue for i in range(quantities)]
+    shift = 2 * stats.norm.sf(np.abs(score.sum(0)) / np.sqrt(replicates))
+    squares = (score**2).sum(0)
+    width = 2 * np.minimum(stats.chi2.cdf(squares, replicates), stats.chi2.sf(squares, replicates))
+    return np.min([ks, shift, width], axis=0) * 3 * quantities
 
 
 def test_ranks_of_the_truth_are_uniform(replicates):
+    """A fault in a quantity alone must be called in it; see the rates at the head of this file."""
     _, quantity, truth = replicates
-    assert smallest_p(quantity, truth) > FALSE_ALARM
+    assert p_values(quantity, truth).min() > FALSE_ALARM
     centre = quantity.mean(0)
-    assert smallest_p(centre + 0.5 * (quantity - centre), truth) < FALSE_ALARM  # half as wide
-    assert smallest_p(quantity + 0.5 * quantity.std(0), truth) < FALSE_ALARM  # half a sd aside
+    for factor in (0.5, 2.0):
+        assert p_values(centre + factor * (quantity - centre), truth).max() < FALSE_ALARM  # in every one
+    aside = p_values(quantity + 0.5 * quantity.std(0), truth) < FALSE_ALARM
+    assert aside.mean() > 0.4  # 0.7 or more expected; quantities of a replicate are not independent
 
 
 def test_intervals_of_ninety_percent_hold_the_truth_nine_times_in_ten(replicates):

@@ -22,6 +22,8 @@ FREE = ("q10", "tau4s3")
 OPTIONS = clm5.ModelOptions()
 CONFIG = bayes.Config(OPTIONS, chains=4, warmup=200, draws=40, max_tree_depth=5, batch=2, free=FREE)
 
+simulate = jax.jit(lambda theta, forcing: clm5.simulate(theta, forcing, OPTIONS.rules).soc)
+
 
 @pytest.fixture(scope="module")
 def made(sites):
@@ -30,7 +32,7 @@ def made(sites):
     with jax.enable_x64(True):
         unit = np.tile(CONFIG.fixed_unit, (sites.sizes["site"], 1))
         unit[:, [clm5.NAMES.index(name) for name in FREE]] = rng.uniform(0.2, 0.8, (len(unit), 2))
-        soc = clm5.simulate(OPTIONS.space.physical(jnp.asarray(unit)), clm5.Forcing.from_sites(sites)).soc
+        soc = simulate(OPTIONS.space.physical(jnp.asarray(unit)), clm5.Forcing.from_sites(sites))
         observations = clm5.Observations.from_sites(sites)
         measured = np.asarray(clm5.sample_observations(jax.random.key(1), soc, observations, OPTIONS))
     return sites.assign(soc=(("site", "horizon"), measured, sites.soc.attrs))
@@ -58,7 +60,7 @@ def grid_moments(site: xr.Dataset, sigmas, n: int = 101) -> list[np.ndarray]:
     moments = []
     with jax.enable_x64(True):
         forcing, observations = clm5.Forcing.from_sites(site)[0], clm5.Observations.from_sites(site)[0]
-        soc = clm5.simulate(OPTIONS.space.physical(jnp.asarray(unit)), forcing).soc
+        soc = simulate(OPTIONS.space.physical(jnp.asarray(unit)), forcing)
         for sigma in sigmas:
             options = clm5.ModelOptions(sigma=sigma)
             log_density = np.asarray(jnp.sum(clm5.log_likelihood(soc, observations, options), axis=-1))
@@ -77,7 +79,7 @@ def units(sites: xr.Dataset, seed: int = 0, progress: bool = False, config=CONFI
 
 def test_two_free_parameters_agree_with_brute_force(made):
     places = [1, 3]
-    unit = units(made.isel(site=places), config=dataclasses.replace(CONFIG, draws=1500))
+    unit = units(made.isel(site=places), config=dataclasses.replace(CONFIG, draws=600))
     draws = unit[..., [clm5.NAMES.index(name) for name in FREE]].astype(float)
     found = diagnostics.estimate(np.stack([draws, draws**2], axis=-2))  # (site, moment, parameter)
     limit = z_limit(found["mean"].size)
@@ -95,6 +97,12 @@ def test_the_tree_says_what_was_done_and_how_well(whole, made):
     assert list(whole["posterior"]["site"].values) == list(made["site"].values)
     assert whole.attrs["method"] == "nuts"
     assert whole.attrs["free"] == ",".join(FREE)
+    held = dict(pair.split("=") for pair in whole.attrs["fixed"].split(","))
+    assert {*held, *FREE} == set(clm5.NAMES)
+    theta = whole["posterior"]["theta"].isel(chain=0, draw=0, site=0)
+    np.testing.assert_allclose([float(v) for v in held.values()], theta.sel(parameter=list(held)), rtol=1e-5)
+    for name in ("chains", "warmup", "draws", "target_accept", "max_tree_depth", "scale"):
+        assert whole.attrs[name] == getattr(CONFIG, name)
     # at least one gradient a transition, at most a full tree
     transitions = 4 * 240 * 5
     assert transitions <= whole.attrs["n_gradients"] <= transitions * (2**CONFIG.max_tree_depth - 1)

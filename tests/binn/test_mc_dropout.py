@@ -46,8 +46,18 @@ def test_attributes_say_what_made_the_draws(tree, trained):
     assert tree.attrs["n_solves"] == run.n_solves
     assert tree.attrs["n_gradients"] == run.n_gradients
     assert tree.attrs["wall_time_s"] > run.wall_time
-    assert tree.attrs["dropout"] == run.config.dropout
+    for name in ("loss", "split", "split_seed", "dropout", "weight_decay", "members", "width", "depth"):
+        assert tree.attrs[name] == getattr(run.config, name)
+    assert tree.attrs["best_epoch"] == f"{run.best_epoch[0]},{run.best_epoch[1]}"
+    assert tree.attrs["n_solves_of_draws"] == 2 * 7 * 24  # members, draws, sites
     assert tree.attrs["bounds"] == run.config.model.bounds
+
+
+@pytest.mark.parametrize(("loss", "prior"), [("likelihood", "no"), ("posterior", "yes"), ("smooth_l1", "no")])
+def test_attributes_say_whether_the_loss_held_the_prior(trained, some_sites, monkeypatch, loss, prior):
+    run = dataclasses.replace(trained[0], config=dataclasses.replace(trained[0].config, loss=loss))
+    monkeypatch.setattr(clm5, "assemble_posterior", lambda *args, attrs, **kwargs: attrs)
+    assert binn.posterior(run, some_sites, draws=7)["prior_in_loss"] == prior
 
 
 def test_nothing_in_the_tree_is_a_jax_array_and_it_survives_the_file(tree, tmp_path):

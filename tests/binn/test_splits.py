@@ -55,6 +55,28 @@ def test_a_label_belongs_to_the_site_and_the_seed(rule):
     assert not np.array_equal(labels, binn.split(sites, rule, seed=4))
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_sites_at_one_place_are_on_one_side_of_a_random_split(seed):
+    sites = places(200)
+    at = np.arange(200) // 2  # two profiles at every place, listed 0.00002° apart
+    for name in ("lon", "lat"):
+        sites[name] = ("site", np.round(sites[name].values[at], 3) + 2e-5 * (np.arange(200) % 2))
+    labels = binn.split(sites, seed=seed)
+    np.testing.assert_array_equal(labels[::2], labels[1::2])
+    np.testing.assert_allclose(shares(labels), [0.8, 0.1, 0.1], atol=0.0051)
+    apart = sites.assign(lat=sites.lat + 0.001 * (np.arange(200) % 2))  # 100 m away is another place
+    labels = binn.split(apart, seed=seed)
+    assert np.any(labels[::2] != labels[1::2])
+
+
+def test_a_place_at_the_date_line_is_one_place():
+    sites = places(30)
+    sites["lon"] = ("site", np.where(np.arange(30) % 2, -180.0, 180.0))
+    sites["lat"] = ("site", np.repeat(np.arange(15.0), 2))
+    labels = binn.split(sites)
+    np.testing.assert_array_equal(labels[::2], labels[1::2])
+
+
 @pytest.mark.parametrize("n", [3, 4, 7])
 def test_few_sites_still_fill_every_label(n):
     assert all(share > 0 for share in shares(binn.split(places(n))))
@@ -66,5 +88,7 @@ def test_what_cannot_be_split_is_refused():
     together = places(20).assign(lon=("site", np.full(20, 1.0)), lat=("site", np.full(20, 1.0)))
     with pytest.raises(ValueError, match=r'1 group.*split="random"'):
         binn.split(together, "blocks")
+    with pytest.raises(ValueError, match=r"20 sites in 1 group.*more places"):
+        binn.split(together, "random")
     with pytest.raises(ValueError, match="must be one of"):
         binn.split(places(), "latitude")

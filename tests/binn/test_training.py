@@ -6,13 +6,18 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 import binn
 import clm5
-from binn import training
+from binn import objective, training
 from binn.objective import build_network
+from binn.uncertainty import draw_units
+
+FALSE_ALARM = 1e-6  # how often a right answer may turn a statistical test red, whatever the seed
 
 
 def leaves(run):
@@ -115,6 +120,50 @@ def test_training_teaches_the_network_what_unknown_means(trained):
     learned = np.asarray(run.network(0).hidden[0].kernel[...])[unknown]
     assert len(first) == 3
     assert np.all(np.abs(learned - first).max(axis=1) > 0.01)  # weight decay alone moves them by 1e-4
+
+
+def test_the_share_of_units_that_are_off_is_the_rate_in_training_and_in_draws_and_none_in_validation(
+    sites, config, monkeypatch
+):
+    """Weights are rigged so that output k is ½ exactly where hidden unit k is off, and the loss is the share of ½."""
+    config = dataclasses.replace(config, width=21, depth=1, dropout=0.3, weight_decay=0.0, epochs=1)
+    real = training.build_network
+
+    def rigged(*args):
+        network = real(*args)
+        (hidden,) = network.hidden
+        hidden.kernel[...] = jnp.zeros_like(hidden.kernel[...])
+        hidden.bias[...] = jnp.ones_like(hidden.bias[...])
+        network.head.kernel[...] = jnp.eye(21, dtype=jnp.float32)
+        network.head.bias[...] = jnp.zeros_like(network.head.bias[...])
+        return network
+
+    def count(unit, data, config):
+        off = jnp.sum(jnp.abs(unit - 0.5) < 1e-4, axis=-1).astype(unit.dtype)
+        return off, jnp.full_like(off, 21.0), jnp.ones((len(unit), 20), unit.dtype)
+
+    monkeypatch.setattr(training, "build_network", rigged)
+    monkeypatch.setattr(objective, "site_losses", count)
+    run = binn.fit(sites, config, progress=False)
+    drawn = np.mean(np.abs(draw_units(run, sites.isel(site=slice(0, 1)), 400) - 0.5) < 1e-4)
+    assert run.history.validation_loss.to_list() == [0.0]
+    for share, masked in ((run.history.train_loss[0], 320 * 21), (drawn, 400 * 21)):
+        low, high = stats.binom.ppf([FALSE_ALARM / 4, 1 - FALSE_ALARM / 4], masked, 0.3) / masked
+        assert low <= share <= high
+        assert not low <= 0.15 <= high  # half the rate
+
+
+def test_features_are_those_of_the_training_sites_alone(sites, trained):
+    run, _ = trained
+    assert run.features == binn.Features.fit(sites, run.labels(sites) == "train")
+    assert run.features != binn.Features.fit(sites, np.full(sites.sizes["site"], True))
+
+
+@pytest.mark.parametrize("every", [0, -1])
+def test_saving_every_so_many_epochs_needs_a_number_of_epochs(sites, config, tmp_path, every):
+    with pytest.raises(ValueError, match=f"checkpoint_every must be a whole number, 1 or more, got {every}"):
+        binn.fit(sites, config, tmp_path / "a", checkpoint_every=every)
+    assert not (tmp_path / "a").exists()
 
 
 def test_a_finished_run_loads_as_it_was(sites, trained, monkeypatch):

@@ -102,4 +102,6 @@ def test_help_comes_within_a_second_and_loads_no_jax():
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     for word in ("demo", "sites", "train", "sample", "compare", "run"):
         assert word in shown
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.0  # s of CPU: wall time depends on load
+    assert (
+        after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.0
+    )  # s of CPU: wall time depends on load

@@ -198,6 +198,79 @@ FAULTS = {
     ),
 }  # fmt: skip
 
+FAULTS |= {
+    "horizon below bedrock": (
+        lambda: changed("bedrock_layer", at(2, 3.0)),
+        ["virtual-0003: soc horizon", "below the modelled soil", "bedrock ends at 0.12 m (layer 3)", "too shallow?"],
+    ),
+    "horizon with its middle below bedrock": (
+        lambda: _one_horizon(0.4, 1.6, bedrock=8),
+        ["virtual-0001: soc horizon 0 from 0.4 to 1.6 m has its middle below", "0.92 m (layer 8)", "set it to NaN"],
+    ),
+    "horizon below the model": (
+        lambda: _one_horizon(9.0, 10.0, bedrock=25),
+        ["virtual-0001: soc horizon 0 from 9 to 10 m lies below", "ends at 8.6 m", "in other units?"],
+    ),
+    "horizon twice": (
+        lambda: good().assign(upper=_again(good().upper), lower=_again(good().lower)),
+        ["virtual-0001: upper horizons 0 and 1 both reach from 0", "count double", "Keep their mean"],
+    ),
+    "thin horizon": (
+        lambda: _one_horizon(0.1, 0.1004),
+        ["virtual-0001: lower horizon 0 at 0.1 m is 0.4 mm thick, less than 1 mm"],
+    ),
+    "litter in kg under our unit": (
+        lambda: changed("litter_input", lambda v: v / 1e3),
+        ["virtual-0001 and all others: litter_input sums to", "In kg? Multiply by 1000"],
+    ),
+    "litter per second under our unit": (
+        lambda: changed("litter_input", lambda v: v / 2.6e6),
+        ["litter_input sums to", "Per second?"],
+    ),
+    "annual litter in every month": (
+        lambda: changed("litter_input", lambda v: 12 * v),
+        ["litter_input sums to", "sum in every month"],
+    ),
+    "kg m-3 under our unit": (
+        lambda: changed("soc", lambda v: v / 1e3),
+        ["virtual-0001 and all others: soc must be gC m-3", "In kg m-3? Multiply by 1000"],
+    ),
+    "10 layers": (
+        lambda: good().isel(layer=slice(10)),
+        ["dimension layer: expected size 20, found 10", "Layers of another model"],
+    ),
+    "°F under the unit K": (
+        lambda: changed("soil_temperature", lambda v: 1.8 * v - 459.67 + 30),
+        ["soil_temperature must lie in", "In °F?"],
+    ),
+    "bool covariate": (
+        lambda: good().assign(ph=good().ph.copy(data=np.arange(N) > 2)),
+        ["covariate ph must be numbers, found type bool. Use .astype(int)"],
+    ),
+    "no unit printed for a ratio": (
+        lambda: changed("oxygen_scalar", at((0, 0, 0), -1.0)),
+        ["oxygen_scalar must lie in [0, 1]; 1 of"],
+    ),
+}
+
+
+def _again(faces):
+    """The first horizon in the place of the second, too."""
+    values = faces.values.copy()
+    values[:, 1] = values[:, 0]
+    return faces.copy(data=values)
+
+
+def _one_horizon(upper, lower, *, bedrock=20):
+    """The good data set with these depths of the first horizon of the first site, whose only one it then is."""
+    sites = good()
+    for name, value in (("upper", upper), ("lower", lower)):
+        sites[name][0] = np.nan
+        sites[name][0, 0] = value
+    sites["soc"][0, 1:] = np.nan
+    sites["bedrock_layer"][0] = bedrock
+    return sites
+
 
 def _without_bounds():
     sites = good()
@@ -225,6 +298,27 @@ def test_a_site_without_an_observation_is_refused_for_training_and_allowed_for_p
         sites[name][4] = np.nan
     assert "virtual-0005: soc no horizon is complete" in refusal(sites)
     clm5.sites.check(sites, observations=False)
+
+
+@pytest.mark.parametrize(
+    ("upper", "lower", "bedrock"), [(0.9, 0.92, 8), (0.5, 1.3, 8), (8.0, 9.2, 25), (0.1, 0.101, 20)]
+)
+def test_a_horizon_with_its_middle_in_the_soil_passes(upper, lower, bedrock):
+    clm5.sites.check(_one_horizon(upper, lower, bedrock=bedrock))
+
+
+def test_a_few_desert_sites_pass_and_many_of_their_kind_do_not():
+    sites = changed("soc", lambda v: v / np.nanmax(v) * 500.0)
+    clm5.sites.check(sites)
+    many = xr.concat(
+        [sites.assign_coords(site=[f"{k}-{i}" for i in range(N)]) for k in "ab"],
+        "site",
+        data_vars="minimal",
+        coords="minimal",
+        compat="override",
+        join="override",
+    )
+    assert "soc must be gC m-3" in refusal(many.drop_vars(["true_theta", "true_unit", "true_soc"]))
 
 
 def test_all_problems_are_listed_at_once():

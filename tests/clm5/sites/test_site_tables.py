@@ -105,14 +105,15 @@ def test_what_is_left_out_is_counted_by_reason(tmp_path):
     sites, dropped = read(tmp_path, box="conus")
     assert list(sites.site.values) == ["p3", "p6", "p7"]
     assert dropped == {
-        "horizons (not sites) without depths or positive carbon, or below 8.6 m": 2,
+        "horizons (not sites) without depths or carbon": 1,
+        "horizons (not sites) that reach below 8.6 m": 1,
         "profiles without a row in sites.csv": 1,
         "outside the box": 1,
         "with fewer than 3 usable horizons": 2,
         "without a climate cell": 1,
         "with suspect climate (clim_suspect)": 1,
     }
-    assert "left out: 1 outside the box" in sites.attrs["history"]
+    assert "left out: 1 outside the box (p2)" in sites.attrs["history"]
     assert read(tmp_path, box="conus", min_horizons=2)[0].sizes["site"] == 5
 
 
@@ -190,6 +191,48 @@ REFUSALS = {
     "everything suspect": ("sites", lambda t: t.__setitem__("clim_suspect", 1), "no site is left"),
 }
 
+REFUSALS |= {
+    "text in texture": (
+        "sites",
+        lambda t: t.__setitem__("clay_0cm", ["<5", *t.clay_0cm.astype(str)[1:]]),
+        "clay_0cm must hold numbers; 1 of 8 rows do not, first '<5' at profile_id p0 in row 2",
+    ),
+    "a limit for bedrock": (
+        "sites",
+        lambda t: t.__setitem__("bedrock_m", [">2"] * 8),
+        r"bedrock_m must hold numbers.*a limit \('>2'\)",
+    ),
+    "text in a covariate": ("sites", lambda t: t.__setitem__("BIO1", "warm"), "BIO1 must hold numbers; 8 of 8"),
+    "clay as a fraction": ("sites", lambda t: t.__setitem__("clay_0cm", 0.3), "clay_0cm must be in %.*As a fraction"),
+    "NPP in kg": ("sites", lambda t: t.__setitem__("npp_miami_gC", 0.6), "npp_miami_gC must be in.*In kg"),
+    "NPP below zero": ("sites", lambda t: t.__setitem__("npp_miami_gC", -5.0), "npp_miami_gC must lie in"),
+    "bedrock in cm": ("sites", lambda t: t.__setitem__("bedrock_m", 150.0), "bedrock_m must be in m.*In cm"),
+    "sand and clay of 180 %": (
+        "sites",
+        lambda t: t.assign(clay_0cm=90.0, sand_0cm=90.0),
+        "sand_0cm and clay_0cm must not sum to more than 100 %; they do in 8 of 8 rows, first 180 at profile_id p0",
+    ),
+    "fahrenheit": ("climate_monthly", lambda t: t.__setitem__("T07", 1.8 * t.T07 + 32), "T07 must lie in .*In °F"),
+    "other profile ids": (
+        "sites",
+        lambda t: t.__setitem__("profile_id", "P-" + t.profile_id),
+        "ids do not match: profile_id is 'p0' in profiles.csv and 'P-p0' in sites.csv",
+    ),
+    "decimal cells": (
+        "sites",
+        lambda t: t.__setitem__("clim_cell", t.clim_cell + ".0"),
+        r"clim_cell is '100\.0' in sites.csv and '100' in climate_monthly.csv",
+    ),
+    "no climate": ("climate_monthly", lambda t: t.__setitem__("P03", np.nan), "Fill T01 … T12"),
+    "no carbon": ("profiles", lambda t: t.__setitem__("soc_gC_m3", -9999.0), "26 of its 26 horizons are without pos"),
+    "too few horizons": ("profiles", lambda t: t[t.upper_m < 0.3], "Lower min_horizons"),
+    "frozen all year": (
+        "climate_monthly",
+        lambda t: t.update(t[[f"T{m}" for m in MONTHS]] - 60),
+        "8 frozen all year.*with its sign",
+    ),
+}
+
 
 @pytest.mark.parametrize("fault", REFUSALS)
 def test_tables_in_other_words_or_units_are_refused_with_the_likely_fix(tmp_path, fault):
@@ -206,6 +249,101 @@ def test_a_missing_table_and_unknown_options_are_named(tmp_path):
         clm5.sites.from_tables(tmp_path, litter="leaves")
     with pytest.raises(ValueError, match="box must be"):
         clm5.sites.from_tables(tmp_path, box="texas")
+
+
+def latin(path):
+    path.write_bytes(path.read_text().replace("koppen", "Köppen").encode("latin-1"))
+
+
+UNREADABLE = {
+    "empty": (lambda path: path.write_text(""), "the file is empty"),
+    "header only": (lambda path: path.write_text(path.read_text().splitlines()[0] + "\n"), "has a header and no rows"),
+    "Latin-1": (latin, "not text in UTF-8. In Latin-1"),
+    "UTF-16": (lambda path: path.write_text(path.read_text(), encoding="utf-16"), "not text in UTF-8.*UTF-16"),
+    "ragged": (
+        lambda path: path.write_text(path.read_text() + "p9" + 20 * ",1" + "\n"),
+        "as many fields as the header",
+    ),
+    "one field more in every row": (
+        lambda path: path.write_text(path.read_text().replace("\n", ",\n").replace(",\n", "\n", 1)),
+        "as many fields as the header",
+    ),
+    "semicolons": (lambda path: path.write_text(path.read_text().replace(",", ";")), "separated by ';'. Use commas"),
+}
+
+
+@pytest.mark.parametrize("fault", UNREADABLE)
+def test_a_file_that_cannot_be_parsed_is_named_with_what_to_do(tmp_path, fault):
+    spoil, message = UNREADABLE[fault]
+    spoil(made_up(tmp_path) / "sites.csv")
+    with pytest.raises(ValueError, match=f"sites.csv: .*{message}"):
+        clm5.sites.from_tables(tmp_path)
+
+
+def test_fill_values_of_columns_that_make_forcing_are_missing_and_counted(tmp_path):
+    made_up(tmp_path)
+
+    def fill(sites):
+        sites.loc[2, "clay_0cm"] = -9999.0
+        sites.loc[3, "npp_miami_gC"] = -9999.0
+        sites["bedrock_m"] = [-9999.0, 1.0, *[np.nan] * 6]
+        sites["sand_30cm"] = [90.0, *[30.0] * 7]
+        sites["clay_30cm"] = [90.0, *[20.0] * 7]
+
+    edit(tmp_path, "sites", fill)
+    sites, _ = read(tmp_path)
+    history = sites.attrs["history"]
+    assert "read as missing: clay_0cm (1), npp_miami_gC (1), bedrock_m (1)" in history.replace("sand_0cm (0), ", "")
+    assert "sand_30cm and clay_30cm read as missing where they sum to more than 105 %: 1 row (p0)" in history
+    assert "Miami model at 1 site without" in history
+    assert sites.litter_input[3].sum() > 100
+    np.testing.assert_array_equal(sites.bedrock_layer.values[:2, 0], [20, 9])
+    assert float(sites.sand_30cm.max()) == 30.0 if "sand_30cm" in sites else True
+
+
+def test_replicates_become_their_mean_and_overlaps_are_kept_and_counted(tmp_path):
+    made_up(tmp_path)
+
+    def more(profiles):
+        extra = [("p0", 0.0, 0.2, 10000.0), ("p1", 0.1, 0.5, 9000.0), ("p2", 0.6, 0.6004, 9000.0)]
+        return pd.concat([profiles, pd.DataFrame(extra, columns=list(profiles))])
+
+    edit(tmp_path, "profiles", more)
+    sites, dropped = read(tmp_path)
+    assert dropped == {
+        "horizons (not sites) thinner than 1 mm": 1,
+        "horizons (not sites) between the same depths as another, in their mean": 1,
+    }
+    np.testing.assert_allclose(sites.soc[0, :3], [20000.0, 15000.0, 10000.0])
+    assert "kept: 2 horizons at 1 site overlapping one above (p1)" in sites.attrs["history"]
+
+
+def test_permafrost_is_counted_and_ground_that_never_thaws_left_out(tmp_path):
+    made_up(tmp_path)
+
+    def cool(climate):
+        temperature = [f"T{m}" for m in MONTHS]
+        climate.loc[0, temperature] -= 60.0
+        swing = np.cos(2 * np.pi * (np.arange(12) - 6.5) / 12)
+        climate.loc[1, temperature] = -14.0 + 18.0 * swing
+        climate.loc[2, temperature] = -30.0 + 31.0 * swing
+
+    edit(tmp_path, "climate_monthly", cool)
+    sites, dropped = read(tmp_path)
+    assert dropped == {"frozen all year, where plants cannot grow": 2}
+    thaw = sites.active_layer_depth_last_year.values[:, 0]
+    few, shallow = int((thaw < 3).sum()), int((thaw <= 2).sum())
+    assert few >= shallow >= 2
+    text = f"{few} sites with permafrost (active layer above 3 m), {shallow} of them with an active layer up to 2 m"
+    assert text in sites.attrs["history"]
+
+
+def test_three_ids_are_named_for_each_reason(tmp_path):
+    edit(made_up(tmp_path), "sites", lambda s: s.__setitem__("clim_suspect", [1, 1, 1, 1, 0, 0, 0, 0]))
+    history = read(tmp_path)[0].attrs["history"]
+    assert "left out: 4 with suspect climate (clim_suspect) (p0, p1, p2, …)" in history
+    edit(tmp_path, "sites", lambda s: s.__setitem__("clim_suspect", [1, 1, 1, 1, 1, 1, 1, 0]))
+    assert read(tmp_path)[0].attrs["history"].startswith("1 site read")
 
 
 @real_data
