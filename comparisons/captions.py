@@ -4,7 +4,7 @@ AVERAGES = {
     "processes": "six processes, plant carbon input among them",
     "processes without carbon input": "five processes, without plant carbon input",
     "parameters": "all 21 parameters",
-    "parameters both learned": "the {both} parameters that both learned",
+    "parameters both claim": "the {both} parameters that both claim",
 }
 
 AVERAGES_NOTE = (
@@ -19,11 +19,15 @@ READING = (
     "<b>How to read the tables.</b> <b>r</b> asks whether the sites come in the same order and spacing; it sees "
     "neither bias nor scale, and for shuffled sites it is about 0. <b>Overlap</b> (0 to 1) asks how much of the "
     "two posteriors is common at a site; beside it the <b>floor</b>, what quoting the prior would score against "
-    "the sampler, and the <b>best</b>, the sampler's own chains, half against half. Halves have fewer draws, so "
-    "the best is slightly too low. <b>Distance</b> is how far draws would have to move, in widths of the prior, "
-    "with the same two neighbours. <b>Learned</b> is 1 − sd of the posterior / sd of the prior, and <b>bits</b> "
-    "the Kullback-Leibler divergence from the prior. Where both learned next to nothing, r is noise and the "
-    "overlap is high by itself: such rows say nothing."
+    "the sampler, and the <b>best</b>, the sampler's own chains, half against half, both with no more draws than the "
+    "network has. Halves have fewer draws, so the best is slightly too low. <b>Overlap skill</b> is 0 at the floor "
+    "and 1 at the best, and missing where the two are too close to tell. <b>Distance</b> is how far draws would"
+    " have to move, in widths of the prior, "
+    "with the same two neighbours. <b>Narrower than the prior</b> is 1 − sd of the posterior / sd of the prior, and "
+    "<b>bits</b> the Kullback-Leibler divergence from the prior; <b>means vary</b> is the variance of the posterior "
+    "means over sites, beyond their noise and what the prior's do, in prior variances. Narrow is not right: a network "
+    "is narrow before it has seen any data. Where both are below the threshold, r is noise and the overlap is high by "
+    "itself: such rows say little."
 )
 
 PROCESSES = (
@@ -44,8 +48,12 @@ MEMBERS = (
 CALIBRATION = (
     "At a share of sites equal to its promise, an interval should hold the truth. ± is the binomial standard "
     "error, in percentage points, that a calibrated posterior would have over this many independent sites; sites "
-    "that share one network are not independent. A posterior that equals the prior is calibrated too if the truth "
-    "was drawn from it: read the width (in widths of the prior's interval) and what was learned alongside."
+    "that share one network are not independent. The row of the bare prior is what knowing nothing scores. "
+    "Unless the truth "
+    "was drawn from the prior, as virtual truths that follow climate and soil are not, the prior may hold it more "
+    "often than it promises, and only holding it too seldom is informative. Read the width (in widths of the prior's "
+    "interval) alongside, and the root mean square error of the mean: in unit space for parameters, of logarithms for "
+    "processes; a way has learned where its error is below that of the prior's mean, the middle of the box."
 )
 
 SOC = (
@@ -58,28 +66,42 @@ SOC = (
 
 COST = (
     "As each file records it, for everything that the file holds (here {sites} sites are compared): training is "
-    "counted for the network and warm-up for the sampler. Times compare only on one machine. A gradient costs "
-    "about as much as a few solves."
+    "counted for the network and warm-up for the sampler. Per site: divided by the sites that the file holds. The "
+    "sampler's solves are those inside its gradients. Times compare only on one machine. A gradient costs about as "
+    "much as a few solves. Many draws at the largest tree depth mean trajectories that were cut short."
+)
+
+DRAWS_APART = (
+    "The network's solves are those of training; the columns that carry its draws to carbon stand in a row of "
+    "their own."
+)
+DRAWS_NOT_COUNTED = "The network's solves leave out those that carry its draws through the column to carbon."
+
+WITHOUT_FILES = (
+    "This report was made without the posterior files: posteriors and soil-carbon profiles of single sites are "
+    "left out."
 )
 
 FIGURES = {
     "correlation_processes": (
         "The six processes: sampler across, network up, one point a site, lines ± one posterior sd, dashed: "
-        "equality. Orange: held out from training. Grey panels: at least one way learned nothing, or the quantity "
-        "is forcing."
+        "equality. Orange: held out from training. Grey panels: at least one way is below the threshold, or the "
+        "quantity is forcing."
     ),
     "correlation_parameters": (
-        "The 21 parameters, drawn as above; the axes span the prior. A way that learned nothing keeps its points "
-        "at the middle of the prior: in a grey panel there is nothing to agree on."
+        "The 21 parameters, drawn as above; the axes span the prior. A way that knows nothing keeps its points "
+        "at the middle of the prior: in a grey panel there is little to agree on."
     ),
     "overlap_and_information": (
         "Left: mean overlap of the two posteriors (diamond, line: middle 80 % of sites) between what quoting the "
-        "prior would score and what the sampler scores against itself (grey bar). Right: what each way learned. "
+        "prior would score and what the sampler scores against itself (grey bar). Right: how much narrower than the"
+        " prior. "
         "Dotted: the threshold."
     ),
     "calibration": (
         "Share of sites whose interval holds the truth against its promise; thin lines: parameters that the way "
-        "says it learned, thick: their mean, band: ± 2 binomial standard errors of one parameter. Below the "
+        "claims, thick: their mean, grey dots: the mean of the bare prior box, band: ± 2 binomial standard errors "
+        "of one parameter. Below the "
         "diagonal: too certain."
     ),
     "soc_profiles": (
@@ -87,16 +109,16 @@ FIGURES = {
         "as boxes from upper to lower boundary. The horizontal axis is logarithmic."
     ),
     "posteriors": (
-        "Posteriors of the six parameters learned best, at the sites of most, median and least overlap; dotted: "
+        "Posteriors of the six narrowest parameters, at the sites of most, median and least overlap; dotted: "
         "the prior, black tick: the truth where it is known. Each panel spans the prior; a peak over "
         "four times the other is cut."
     ),
     "map": (
-        "The sites, coloured by mean overlap over the parameters that the sampler learned. Stars: held out from "
+        "The sites, coloured by mean overlap over the parameters that the sampler claims. Stars: held out from "
         "training."
     ),
     "overlap_sites": (
-        "Overlap at every site; parameters from the best learned (top) to the least. Rows at the bottom that are "
+        "Overlap at every site; parameters from the narrowest (top) to the widest. Rows at the bottom that are "
         "bright throughout agree on the prior."
     ),
 }

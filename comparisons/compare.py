@@ -216,7 +216,7 @@ def _cost(out: Labelled, ways: dict[str, Way]) -> None:
         ("n_gradients", "model gradients recorded in the file", "1"),
     ):
         out.add(key, ("way",), np.array([number(name, key) for name in WAYS]), text, unit)
-    out.add("file_sites", ("way",), np.array([ways[w].file_sites for w in WAYS]), "sites in the file, which it paid for")
+    out.add("file_sites", ("way",), np.array([ways[w].file_sites for w in WAYS]), "sites that the file holds")
     slowest = out.variables["ess_bulk"][1]
     least = np.where(np.isfinite(slowest), slowest, np.inf).min(2)
     least = np.where(np.isfinite(least), least, np.nan).mean(1) if least.size else np.full(len(WAYS), np.nan)

@@ -141,7 +141,8 @@ def overlap_heat_map(result: xr.Dataset) -> Figure:
 def calibration_curves(result: xr.Dataset) -> Figure:
     """Coverage of the known truth against what the intervals promise, for the parameters that each way claims.
 
-    Thin lines are parameters, the thick one their mean, the dotted one that of the bare prior box; the band is ± 2 binomial standard errors for one parameter.
+    Thin lines are parameters, the thick one their mean, the dotted one that of the bare prior box; the band is ± 2
+    binomial standard errors for one parameter.
     """
     figure = Figure(figsize=(7.2, 3.5), layout="constrained")
     level = result.level.values

@@ -105,7 +105,8 @@ def _between_floor_and_best(out, kind, draws, sampler_smooth, support, prior, se
     floor = np.where(free, overlap.overlap_of(density(quoted), sampler_smooth), np.nan)
     first, last = overlap.halves(sampler)
     best = np.where(free, overlap.overlap_of(density(overlap.thinned(first, n)), density(last)), np.nan)
-    out.add(f"{kind}_overlap_floor", ("site", kind), floor, "overlap of the sampler with the prior, the network's draws")
+    text = "overlap of the sampler with the prior, of which as many draws are taken as the network has"
+    out.add(f"{kind}_overlap_floor", ("site", kind), floor, text)
     text = "overlap of one half of the sampler's chains, as many draws as the network has at most, with the other half"
     out.add(f"{kind}_overlap_best", ("site", kind), best, text)
     low, room = _known_mean(floor), _known_mean(best) - _known_mean(floor)

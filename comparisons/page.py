@@ -114,7 +114,8 @@ def _agreement(result: xr.Dataset, tables, images) -> str:
     out.append(f"<p>{captions.READING}</p>")
     for kind, heading in (("process", "The six processes"), ("parameter", "The 21 parameters")):
         plural = {"process": "processes", "parameter": "parameters"}[kind]
-        out.append(f"<h3>{heading}</h3>" + table(_agreement_table(tables[f"agreement_{plural}"], kind, int(result.n_held_out))))
+        full = _agreement_table(tables[f"agreement_{plural}"], kind, int(result.n_held_out))
+        out.append(f"<h3>{heading}</h3>" + table(full))
         out.append(figure(images, f"correlation_{plural}", wide=kind == "parameter"))
         if kind == "process":
             out.append(f'<p class="small">{captions.PROCESSES}</p>')

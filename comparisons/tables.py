@@ -124,7 +124,8 @@ def soil_carbon(result: xr.Dataset) -> pd.DataFrame:
             if skill["n"] == 0:
                 continue
             cover = {f"coverage_{v:.0%}": float(one.soc_coverage.sel(level=v)) for v in result.level.values}
-            row = {"sites": str(subset), "n_sites": int(one.soc_sites), "way": way, "scored": str(one.soc_standing.item()), "horizons": int(skill.pop("n"))}
+            row = {"sites": str(subset), "n_sites": int(one.soc_sites), "way": way}
+            row |= {"scored": str(one.soc_standing.item()), "horizons": int(skill.pop("n"))}
             rows.append(row | skill | cover)
     return pd.DataFrame(rows)
 

@@ -60,7 +60,10 @@ def headline(result: xr.Dataset) -> str:
     both, n, sites = sum(counts.values()), len(status), result.sizes["site"]
     where = f"Over {sites} site{'s' * (sites != 1)}, network and sampler"
     if both == 0:
-        first = f"{where} cannot be said to agree or to disagree: there is not one parameter that both claim to have learned about."
+        first = (
+            f"{where} cannot be said to agree or to disagree: there is not one parameter that both claim to have "
+            "learned about."
+        )
     else:
         share = counts[AGREE] / both
         ordered = (counts[AGREE] + counts[ORDER]) / both
@@ -137,9 +140,9 @@ def chains_sentence(result: xr.Dataset) -> str:
     diverging = float(sampler.diverging.mean()) if sampler.diverging.notnull().any() else np.nan
     text = (
         f"Largest R-hat {float(sampler.rhat.max()):.3f}, fewest effective draws {fewest:.0f} "
-        f"(bulk or tail), over all sites and parameters. {converged(result).sum()} of {strict.size} sites pass the limits used here "
-        f"(R-hat below {RHAT_LIMIT}, {ESS_LIMIT:g} effective draws, bulk and tail), {strict.sum()} the strict ones advised "
-        f"for publication ({RHAT_STRICT} and {ESS_STRICT:g})."
+        f"(bulk or tail), over all sites and parameters. {converged(result).sum()} of {strict.size} sites pass the "
+        f"limits used here (R-hat below {RHAT_LIMIT}, {ESS_LIMIT:g} effective draws, bulk and tail), {strict.sum()} "
+        f"the strict ones advised for publication ({RHAT_STRICT} and {ESS_STRICT:g})."
     )
     return text + (f" Divergent transitions: {100 * diverging:.2g} %." if np.isfinite(diverging) else "")
 
@@ -156,11 +159,11 @@ def thresholds(result: xr.Dataset) -> str:
         f"A way claims to have learned about a parameter when it is above the threshold: its standard deviation is on "
         f"average over sites at least {_percent(gain)} below the prior's, or the variance of its means over sites, "
         f"beyond their noise, is at least {_percent(varied)} of the prior's.{means} On known truth it counts as "
-        f"learned when its means are also nearer the truth than the middle of the box. Agree: both claim, the whole 95 % "
-        f"interval of r over sites is at least {R_AGREE} and the overlap lies at least {_percent(SKILL_AGREE)} of the "
-        f"way from quoting the prior to the sampler against itself. Undecided: the interval of r straddles {R_AGREE}, "
-        f"or floor and best of the overlap are too close. Largely: on at least {_percent(LARGELY)} of the parameters "
-        f"that both claim; in part: on at least {_percent(PARTLY)}."
+        f"learned when its means are also nearer the truth than the middle of the box. Agree: both claim, the whole "
+        f"95 % interval of r over sites is at least {R_AGREE} and the overlap lies at least {_percent(SKILL_AGREE)} of "
+        f"the way from quoting the prior to the sampler against itself. Undecided: the interval of r straddles "
+        f"{R_AGREE}, or floor and best of the overlap are too close. Largely: on at least {_percent(LARGELY)} of the "
+        f"parameters that both claim; in part: on at least {_percent(PARTLY)}."
     )
 
 

@@ -147,33 +147,26 @@ def against_clm5(folder: Path) -> list[dict]:
     rows.append(distributions("nitrogen scalar", "CLM5 columns, FPI", nitrogen, clm.FPI.values[vegetated]))
     rows += _water_function(clm, soil_clm)
     frozen_clm, frozen_ours = vegetated & (deep_clm < FREEZING), deep_ours < FREEZING
-    thaw_ours, thaw_clm = sites.active_layer_depth_last_year.values[:, 0], clm.ALTMAX.values
+    thaw_ours, thaw_clm = sites.active_layer_depth.values[:, 1], clm.ALTMAX.values  # both: the most until February
+    annual = sites.active_layer_depth_last_year.values[frozen_ours, 0]  # the snapshot has none to compare it with
+    field, where, here = "thaw depth since January, m", "CLM5 columns with frozen deep soil", "our sites of that kind"
     return [
         *rows,
-        distributions(
-            "annual thaw depth, m", "CLM5 columns with frozen deep soil", thaw_ours[frozen_ours], thaw_clm[frozen_clm]
-        ),
-        *medians(
-            "annual thaw depth, m", "CLM5 columns with frozen deep soil", thaw_ours[frozen_ours], thaw_clm[frozen_clm]
-        ),
-        *medians("annual thaw depth, m", "vegetated CLM5 columns", thaw_ours, thaw_clm[vegetated]),
-    ]
-
-
-def medians(field: str, where: str, found: np.ndarray, expected: np.ndarray) -> list[dict]:
-    """The median of two samples of thaw depth, and the share of either that lies above 0 and up to 2 m."""
-    both = {
-        f"{field}, median": (np.median(found), np.median(expected)),
-        f"{field}, share in 0 … 2 m": (
-            np.mean((found > 0) & (found <= SHALLOW)),
-            np.mean((expected > 0) & (expected <= SHALLOW)),
-        ),
-    }
-    return [
-        {"field": name, "where": where, "n": len(expected), "reference": theirs, "ours": ours, "bias": ours - theirs,
-         "by": "distributions"}
-        for name, (ours, theirs) in both.items()
+        distributions(field, where, thaw_ours[frozen_ours], thaw_clm[frozen_clm]),
+        alone(f"{field}, median", where, np.median(thaw_ours[frozen_ours]), np.median(thaw_clm[frozen_clm]),
+              int(frozen_clm.sum())),
+        alone("active layer, m, median", here, np.median(annual), np.nan, len(annual)),
+        alone("active layer, m, smallest", here, annual.min(), np.nan, len(annual)),
+        alone("active layer, share up to 2 m", here, np.mean(annual <= SHALLOW), np.nan, len(annual)),
     ]  # fmt: skip
+
+
+def alone(field: str, where: str, found: float, expected: float, n: int) -> dict:
+    """One number of a whole sample, beside that of the reference where there is one."""
+    return {
+        "field": field, "where": where, "n": n, "reference": expected, "ours": found, "bias": found - expected,
+        "by": "distributions",
+    }  # fmt: skip
 
 
 def february_rain(folder: Path, sites: xr.Dataset) -> np.ndarray:

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
-# programs compiled by one test serve the others of the session, and nobody after it
-_compiled = tempfile.mkdtemp(prefix="binn-clm5-compiled-")
-atexit.register(shutil.rmtree, _compiled, ignore_errors=True)
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _compiled)
+# programs compiled by one test serve the others of the session (its workers inherit the folder), and nobody after it
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="binn-clm5-compiled-")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
 

@@ -88,7 +88,9 @@ class LeftOut:
 
     def sentences(self) -> list[str]:
         """One text for each reason."""
-        return [f"left out: {count} {reason}{self._named(reason)}" for reason, count in self.count.items()]
+        return [
+            f"left out: {count} {_said(reason, count)}{self._named(reason)}" for reason, count in self.count.items()
+        ]
 
     def _named(self, reason: str) -> str:
         more = ", …" if self.count[reason] > len(self.first[reason]) else ""
@@ -351,10 +353,10 @@ def _usable_horizons(profiles: pd.DataFrame, dropped: LeftOut) -> pd.DataFrame:
     tests = {
         "without depths or carbon": profiles[["upper_m", "lower_m", "soc_gC_m3"]].notna().all(axis=1),
         "without positive carbon": profiles.soc_gC_m3 > 0,
-        "that begin above the mineral surface": profiles.upper_m >= 0,
-        "that end above where they begin": thick > 0,
+        "with an upper face above the mineral surface": profiles.upper_m >= 0,
+        "with the lower face at or above the upper one": thick > 0,
         "thinner than 1 mm": thick >= THINNEST - 1e-6,
-        f"that reach below {DEPTH:g} m": profiles.lower_m <= DEPTH,
+        f"with a lower face below {DEPTH:g} m": profiles.lower_m <= DEPTH,
     }
     usable = pd.Series(True, profiles.index)
     for reason, passed in tests.items():
@@ -459,6 +461,13 @@ def _permafrost(active_layer: np.ndarray) -> str:
         f"{_counted(frozen, 'site')} with permafrost (active layer above {PERMAFROST:g} m), {shallow} of them with an "
         f"active layer up to {SHALLOW:g} m; at the others the data cannot tell about cryo"
     )
+
+
+def _said(reason: str, count: int) -> str:
+    """The reason, in the singular where it holds for one."""
+    if count > 1:
+        return reason
+    return reason.replace("horizons (not sites)", "horizon (not site)").replace("profiles without", "profile without")
 
 
 def _counted(number: int, noun: str) -> str:

@@ -77,6 +77,7 @@ def units(sites: xr.Dataset, seed: int = 0, progress: bool = False, config=CONFI
     return np.concatenate([part["unit"] for part in parts], axis=2).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_two_free_parameters_agree_with_brute_force(made):
     places = [1, 3]
     unit = units(made.isel(site=places), config=dataclasses.replace(CONFIG, draws=600))

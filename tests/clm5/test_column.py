@@ -197,7 +197,7 @@ def test_refusals(golden_forcing):
         clm5.simulate(middle, deep, rules="proda")
     assert np.all(np.isfinite(clm5.simulate(middle, deep, rules="binn").soc))
     with pytest.raises(ValueError, match="layer and month swapped"):
-        clm5.Forcing(jnp.zeros((12, 20)), *[jnp.zeros((20, 12))] * 3, jnp.zeros((4, 12)), *[jnp.zeros(12)] * 3)
+        clm5.Forcing(*[jnp.zeros((12, 20))] * 4, jnp.zeros((4, 20)), *[jnp.zeros(20)] * 3)
 
 
 def test_import_changes_no_setting_and_starts_nothing():

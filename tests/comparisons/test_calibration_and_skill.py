@@ -66,15 +66,18 @@ def test_rhat_and_ess_equal_arviz(chains, draws, coefficient):
     x = autoregressive(coefficient, (chains, draws, 5))
     x[..., 1] = np.round(x[..., 1])  # ties
     x[..., 2] += np.arange(chains)[:, None]  # chains apart
-    rhat, ess = diagnose(x)
+    found = diagnose(x)
     for i in range(5):
-        if chains > 1:  # arviz asks for two chains, though a chain's halves can be compared as well
-            assert rhat[i] == pytest.approx(array_stats.rhat(x[..., i], chain_axis=0, draw_axis=1), rel=1e-10)
-        assert ess[i] == pytest.approx(array_stats.ess(x[..., i], chain_axis=0, draw_axis=1), rel=1e-10)
+        one, axes = x[..., i], {"chain_axis": 0, "draw_axis": 1}
+        if chains > 1:
+            assert found["rhat"][i] == pytest.approx(array_stats.rhat(one, **axes), rel=1e-10)
+        assert found["ess_bulk"][i] == pytest.approx(array_stats.ess(one, **axes), rel=1e-10)
+        tail = array_stats.ess(one, method="tail", prob=(0.05, 0.95), **axes)
+        assert found["ess_tail"][i] == pytest.approx(tail, rel=1e-10, nan_ok=True)
+    if chains == 1:
+        assert np.isnan(found["rhat"]).all()  # no other chain to be compared with
 
 
 def test_what_cannot_be_judged_is_missing():
     for x in (np.zeros((2, 50, 3)), RNG.random((2, 5, 3))):
-        rhat, ess = diagnose(x)
-        assert np.isnan(rhat).all()
-        assert np.isnan(ess).all()
+        assert all(np.isnan(values).all() for values in diagnose(x).values())
