@@ -21,7 +21,8 @@ import xarray as xr
 
 from clm5.grid import NODE
 from clm5.sites.climate import FREEZING, Normals, damped_wave, water_scalar
-from clm5.sites.tables import LOAM, MONTHS, SHALLOW, from_tables, read_tables
+from clm5.sites.table_files import MONTHS, read_tables
+from clm5.sites.tables import LOAM, SHALLOW, from_tables
 from clm5.sites.water import liquid_potential, soil, water_balance
 
 FARTHEST = 1.0  # degrees between a station and the climate cell that stands for it

@@ -10,7 +10,7 @@ import pytest
 
 import clm5
 import clm5.sites
-from clm5.sites.tables import MONTHS
+from clm5.sites.table_files import MONTHS
 from tests.conftest import shared_folder
 
 REAL = Path(os.environ.get("BINN_SHARED_DATA", shared_folder("data")))
