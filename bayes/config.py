@@ -17,8 +17,8 @@ class Config:
     model: bounds, rules, operator, error and sigma: the same that the network is trained with.
     chains, warmup, draws: per site; `draws` are kept of each chain after `warmup` transitions that adapt the sampler.
     target_accept: mean acceptance that the step size is adapted to; nearer 1 means smaller steps.
-    max_tree_depth: a draw costs at most 2**max_tree_depth − 1 gradients. On virtual sites 6 gave three times as many
-        effective draws per second as 8, because no chain waits for one that goes deeper.
+    max_tree_depth: a draw costs at most 2**max_tree_depth − 1 gradients. A small cap keeps
+        a chain from waiting for another that goes deeper; nearly every draw then ends at the cap, which the report says.
     batch: sites that are sampled in one program. Sites beyond the last full batch are sampled in one of the same shape.
     scale: coordinate in which the flat prior is sampled, "probit" or "logit" (`bayes.site_model`); the posterior is the
         same.
