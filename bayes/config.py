@@ -18,7 +18,7 @@ class Config:
     chains, warmup, draws: per site; `draws` are kept of each chain after `warmup` transitions that adapt the sampler.
     target_accept: mean acceptance that the step size is adapted to; nearer 1 means smaller steps.
     max_tree_depth: a draw costs at most 2**max_tree_depth − 1 gradients. A small cap keeps
-        a chain from waiting for another that goes deeper; nearly every draw then ends at the cap, which the report says.
+        a chain from waiting for one that goes deeper; nearly every draw then ends at the cap, and the report says so.
     batch: sites that are sampled in one program. Sites beyond the last full batch are sampled in one of the same shape.
     scale: coordinate in which the flat prior is sampled, "probit" or "logit" (`bayes.site_model`); the posterior is the
         same.
