@@ -22,6 +22,14 @@ State = Any  # numpyro's HMCState, every leaf with leading axes (site, chain)
 Records = dict[str, np.ndarray]
 
 
+class NoStart(FloatingPointError):
+    """Chains that found no start with finite density; `lanes` is their mask, (site, chain)."""
+
+    def __init__(self, lanes: np.ndarray):
+        super().__init__(f"{int(lanes.sum())} of {lanes.size} chains found no start with finite density")
+        self.lanes = lanes
+
+
 class Engine:
     """A compiled sampler for batches of one shape.
 
@@ -126,14 +134,12 @@ class Engine:
             Records of shape (site, chain, draw, ...), and the gradients spent in warm-up per lane.
 
         Raises:
-            FloatingPointError: if a lane finds no start with finite density; `.lanes` is a (site, chain) mask of them.
+            NoStart: if a lane finds no start with finite density; `.lanes` is a (site, chain) mask of them.
         """
         state = self.start(keys, data)
         lost = ~np.isfinite(np.asarray(state.potential_energy))
         if lost.any():
-            error = FloatingPointError(f"{int(lost.sum())} of {lost.size} chains found no start with finite density")
-            error.lanes = lost  # type: ignore[attr-defined]
-            raise error
+            raise NoStart(lost)
         spent = np.zeros(keys.shape, int)
         for count in stretches(self._warmup):
             state, records = self.advance(state, data, count)

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Key
 import clm5
 from bayes import diagnostics, model
 from bayes.config import Config
-from bayes.engine import Engine
+from bayes.engine import Engine, NoStart
 from bayes.progress import Progress
 from bayes.storage import RunFolder
 
@@ -182,9 +182,8 @@ class Sampler:
         began = time.perf_counter()
         try:
             records, spent = self.engine.run(keys, (forcing, observations), draws, tick)
-        except FloatingPointError as error:
-            lanes = error.lanes  # type: ignore[attr-defined]
-            lost = [name for name, lane in zip(members, lanes, strict=False) if lane.any()]
+        except NoStart as error:
+            lost = [name for name, lane in zip(members, error.lanes, strict=False) if lane.any()]
             raise ValueError(
                 f"the likelihood is not finite anywhere in the prior at {', '.join(lost)}: the column's carbon "
                 "overflows or vanishes there. Check the forcing of these sites (no carbon input? water or temperature "
