@@ -10,10 +10,11 @@ import jax
 def pytree[T](cls: type[T]) -> type[T]:
     """Freeze `cls` and register it as a pytree; `__init__` and its checks run only when a caller builds one.
 
-    JAX rebuilds containers around tracers, sentinels and `None`, on which shape checks would fail.
+    JAX rebuilds containers around tracers, sentinels and `None`, on which shape checks would fail. A class that derives
+    more leaves from its fields in `__post_init__` names them in `_derived`: they travel along, and are no fields.
     """
     frozen: Any = dataclass(frozen=True)(cls)
-    names = [field.name for field in fields(frozen)]
+    names = [*(field.name for field in fields(frozen)), *getattr(frozen, "_derived", ())]
 
     def rebuild(_, leaves):
         self = object.__new__(frozen)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from clm5._layers import PerColumn
 from clm5.grid import POOLS
 from clm5.parameters import NAMES
 
@@ -33,20 +34,20 @@ TURNOVER = {
 }
 
 
-def by_name(theta: Float[Array, "21"]) -> dict[str, Float[Array, ""]]:
-    """The 21 physical parameters of one column under their names."""
+def by_name(theta: Float[Array, "21 *column"]) -> dict[str, PerColumn]:
+    """The 21 physical parameters under their names."""
     return {name: theta[i] for i, name in enumerate(NAMES)}
 
 
 class Cascade(NamedTuple):
     """Turnover times and transfer fractions of one column."""
 
-    tau: dict[str, Float[Array, ""]]  # yr, per pool
-    fraction: dict[tuple[str, str], Float[Array, ""]]  # (donor, receiver) → share of the donor's decay
-    respired: dict[str, Float[Array, ""]]  # per pool, the share that leaves as CO₂
+    tau: dict[str, PerColumn]  # yr, per pool
+    fraction: dict[tuple[str, str], PerColumn]  # (donor, receiver) → share of the donor's decay
+    respired: dict[str, PerColumn]  # per pool, the share that leaves as CO₂
 
 
-def cascade(theta: Float[Array, "21"]) -> Cascade:
+def cascade(theta: Float[Array, "21 *column"]) -> Cascade:
     """Turnover and transfers of one column; cwd respires nothing, its decay is split between litter2 and litter3."""
     p = by_name(theta)
     p["1 - fcwdl2"] = 1.0 - p["fcwdl2"]

@@ -9,15 +9,17 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Real
 
+from clm5._layers import Layers, PerColumn, per_layer
 from clm5._pytree import pytree
-from clm5.cascade import by_name, cascade
+from clm5.cascade import TURNOVER, Cascade, by_name, cascade
 from clm5.forcing import Forcing
+from clm5.geometry import Geometry, of_rules
 from clm5.grid import LITTER_POOLS, N_LAYERS, POOLS, SOIL_POOLS, THICKNESS
-from clm5.litter import log_input_fraction
-from clm5.modifiers import environment
+from clm5.litter import input_share
+from clm5.modifiers import Climate, climate, log_depth_scalar
 from clm5.options import RULES
-from clm5.parameters import NAMES
-from clm5.solver import Layers, Rates, largest, steady_state
+from clm5.parameters import INDEX, NAMES
+from clm5.solver import Rates, largest, steady_state
 from clm5.transport import mixing
 
 
@@ -50,8 +52,6 @@ class SteadyState:
 TURNOVER_FLOOR = (
     1e-15  # yr, added to turnover times where they multiply mixing: bounds pool / turnover at a turnover of 0
 )
-
-_SIGNATURE = "(p),(l,m),(l,m),(l,m),(l,m),(q,m),(m),(m),(m)->(k,l),(k,l),(l),(l),(l)"
 
 
 def simulate(theta: Real[ArrayLike, "*batch parameter"], forcing: Forcing, rules: str = "conservative") -> SteadyState:
@@ -89,114 +89,128 @@ def simulate(theta: Real[ArrayLike, "*batch parameter"], forcing: Forcing, rules
 
 @functools.partial(jax.jit, static_argnames="rules")
 def _simulate(theta, forcing: Forcing, rules: str) -> SteadyState:
-    def one(theta, *fields):
-        state = column(theta, _forcing_of(fields), rules)
-        return state.pools, state.potential_decay, state.respiration, state.input_fraction, state.mixing_rate
-
-    return SteadyState(*jnp.vectorize(one, signature=_SIGNATURE)(theta, *_fields_of(forcing)))
-
-
-def _fields_of(forcing: Forcing) -> tuple:
-    leaves = (
-        forcing.soil_temperature,
-        forcing.water_scalar,
-        forcing.oxygen_scalar,
-        forcing.nitrogen_scalar,
-        forcing.litter_input,
-        forcing.active_layer_depth,
-        forcing.active_layer_depth_last_year,
-        forcing.bedrock_layer,
+    batch = jnp.broadcast_shapes(theta.shape[:-1], forcing.batch_shape)
+    means = climate(forcing, *(theta[..., INDEX[name]] for name in ("q10", "w_scaling")))
+    theta = jnp.broadcast_to(theta, (*batch, len(NAMES)))
+    geometry = of_rules(forcing.geometry, rules)
+    first = functools.partial(_layers_first, n_batch=len(batch))
+    return columns(
+        first(theta), jax.tree.map(first, means), jax.tree.map(first, geometry), first(forcing.annual_litter_input), rules
     )
-    return tuple(jnp.asarray(leaf) for leaf in leaves)
 
 
-def _forcing_of(fields: tuple) -> Forcing:
-    return Forcing(*fields)
+def _layers_first(x: Float[Array, "*batch layer"], n_batch: int) -> Layers:
+    """The last axis first, and leading axes that broadcast against a batch of `n_batch` axes."""
+    x = jnp.moveaxis(x, -1, 0)
+    return x.reshape(x.shape[0], *(1,) * (n_batch + 1 - x.ndim), *x.shape[1:])
 
 
-def column(theta: Float[Array, "21"], forcing: Forcing, rules: str) -> SteadyState:
-    """One soil column. See `simulate`.
+def _columns_first(x, n_batch: int):
+    n_own = x.ndim - n_batch
+    return jnp.moveaxis(x, range(n_own), range(-n_own, 0))
+
+
+def columns(
+    theta: Float[Array, "21 *column"],
+    means: Climate,
+    geometry: Geometry,
+    annual_litter_input: Float[Array, "litter *#column"],
+    rules: str,
+) -> SteadyState:
+    """Steady state of columns, which lie along the last axes of everything: arithmetic then runs along columns.
 
     The unknown of every solve is potential decay, pool / turnover time: turnover times then appear only as factors of
-    the mixing rates, and a turnover of 0 is no division by 0. Every layer's equations are divided by the faster of its
-    mixing and its decomposition, in logarithms, so that decomposition that leaves the range of the dtype with depth is
-    divided out before it does.
+    the mixing rates, and a turnover of 0 is no division by 0. In float32, every layer's equations are divided by the
+    faster of its mixing and its decomposition, in logarithms, so that decomposition that leaves the range of the dtype
+    with depth is divided out before it does.
     """
     p = by_name(theta)
     flows = cascade(theta)
-    env = environment(forcing, p["q10"], p["efolding"], p["w_scaling"])
-    mix = mixing(forcing, p["diffus"], p["cryo"], rules)
-    log_share = log_input_fraction(forcing, p["beta"], rules)
-    receives = jnp.isfinite(log_share)
-    annual = dict(zip(LITTER_POOLS, forcing.annual_litter_input, strict=True))  # gC m⁻² yr⁻¹
-    thickness = jnp.asarray(THICKNESS, theta.dtype)
+    thickness = per_layer(THICKNESS, p["beta"])
+    mix = mixing(geometry.mixing, p["diffus"], p["cryo"], rules)
     mixing_rate = (mix.from_above + mix.from_below) / thickness
+    log_depth = log_depth_scalar(p["efolding"])
+    log_top, part = input_share(geometry.input_extent, p["beta"])
+    receives = geometry.input_extent > 0
 
-    log_scale = _log_scale(mixing_rate, env.log_depth)
-    source, too_large = _exp_of_share(log_share - log_scale, receives)  # per gC m⁻² yr⁻¹ of input
-    depth = jnp.exp(env.log_depth - log_scale)
+    log_scale = _log_scale(mixing_rate, log_depth)
+    share, too_large = _exp_within(log_top - log_scale, receives)
+    source = share * part / thickness  # m⁻¹, per unit of carbon input
+    depth = jnp.exp(log_depth - log_scale)
     idle = ~receives & (mixing_rate <= 0)  # a layer that never sees carbon; nothing divides by its zero modifier
-    decay = {"litter": jnp.where(idle, 1.0, env.litter) * depth, "soil": jnp.where(idle, 1.0, env.soil) * depth}
-    above, below = _scaled(mix.from_above / thickness, log_scale), _scaled(mix.from_below / thickness, log_scale)
+    decay_litter, decay_soil = (jnp.where(idle, 1.0, mean) * depth for mean in (means.litter, means.soil))
+    exchange = tuple(_scaled(g / thickness, log_scale) for g in (mix.from_above, mix.from_below))
 
-    def solve(pools: tuple[str, ...], kind: str, sources: list[Layers]) -> dict[str, Layers]:
-        fraction = tuple(tuple(flows.fraction.get((a, b), jnp.zeros_like(p["beta"])) for b in pools) for a in pools)
-        exchange = (tuple((flows.tau[pool] + TURNOVER_FLOOR) * g for pool in pools) for g in (above, below))
-        return dict(zip(pools, steady_state(Rates(decay[kind], fraction, *exchange), tuple(sources)), strict=True))
-
-    unknown: dict[str, Layers] = {}
-    for pool in LITTER_POOLS[1:]:
+    annual = dict(zip(LITTER_POOLS, annual_litter_input, strict=True))  # gC m⁻² yr⁻¹
+    top = largest(theta.dtype)
+    potential: dict[str, Layers] = {}
+    for pool, unit in _unit_litter(flows, decay_litter, exchange, source).items():
         arrives = annual[pool] + flows.fraction.get(("cwd", pool), 0.0) * annual["cwd"]
-        unknown |= solve((pool,), "litter", [arrives * source / thickness])
-    from_litter = [jnp.zeros_like(source) for _ in SOIL_POOLS]
+        potential[pool] = jnp.where((arrives > 0) & (unit >= top), top, jnp.minimum(arrives * unit, top))
+
+    into = {pool: jnp.zeros_like(source) for pool in SOIL_POOLS}
     for (donor, receiver), fraction in flows.fraction.items():
-        if donor in unknown and receiver in SOIL_POOLS:
-            from_litter[SOIL_POOLS.index(receiver)] += fraction * decay["litter"] * unknown[donor]
-    unknown |= solve(SOIL_POOLS, "soil", from_litter)
+        if donor in potential and receiver in into:
+            into[receiver] += fraction * decay_litter * potential[donor]
+    zero = jnp.zeros_like(p["beta"])
+    fraction = tuple(tuple(flows.fraction.get((a, b), zero) for b in SOIL_POOLS) for a in SOIL_POOLS)
+    turnover = tuple(flows.tau[pool] + TURNOVER_FLOOR for pool in SOIL_POOLS)
+    soil = steady_state(Rates(decay_soil, fraction, turnover, *exchange), tuple(into.values()))
+    potential |= dict(zip(SOIL_POOLS, soil, strict=True))
 
     respired = sum(
-        flows.respired[pool] * decay["litter" if pool in LITTER_POOLS else "soil"] * unknown[pool] for pool in POOLS[1:]
+        flows.respired[pool] * (decay_litter if pool in LITTER_POOLS else decay_soil) * potential[pool]
+        for pool in POOLS[1:]
     )
-    cwd_source, cwd_too_large = _exp_of_share(log_share - env.log_depth, receives)
-    decomposes = receives & (env.soil > 0)
-    cwd = annual["cwd"] * cwd_source / (jnp.where(decomposes, env.soil, 1.0) * thickness)
-    unknown["cwd"] = jnp.where(decomposes, jnp.minimum(cwd, largest(theta.dtype)), 0.0)
-    cwd_too_large |= receives & ~(env.soil > 0) & (annual["cwd"] > 0)
+    # cwd does not mix: what falls on a layer decomposes there
+    cwd_share, cwd_too_large = _exp_within(log_top - log_depth, receives)
+    decomposes = receives & (means.soil > 0)
+    cwd = annual["cwd"] * cwd_share * part / (jnp.where(decomposes, means.soil, 1.0) * thickness)
+    potential["cwd"] = jnp.where(decomposes, jnp.minimum(cwd, top), 0.0)
+    cwd_too_large |= receives & ~(means.soil > 0) & (annual["cwd"] > 0)
 
-    potential = jnp.stack([unknown[pool] for pool in POOLS])
-    overflow = _out_of_range(potential, cwd_too_large, too_large, mixing_rate > 0)
-    tau = jnp.stack([flows.tau[pool] for pool in POOLS])[:, None]
+    overflow = _out_of_range(potential, too_large, mixing_rate > 0)
+    infinite = {pool: overflow for pool in POOLS[1:]} | {"cwd": cwd_too_large | (potential["cwd"] >= top)}
     half_scale = jnp.exp(0.5 * log_scale)
-    state = SteadyState(
-        pools=jnp.where(overflow & (tau > 0), jnp.inf, tau * potential),
-        potential_decay=jnp.where(overflow, jnp.inf, potential),
-        respiration=jnp.where(overflow[1:].any(axis=0), jnp.inf, respired * half_scale * half_scale * thickness),
-        input_fraction=jnp.where(receives, jnp.exp(log_share), 0.0),
-        mixing_rate=mixing_rate,
-    )
-    usable = _usable(theta, forcing, rules)
-    return jax.tree.map(lambda x: jnp.where(usable, x, jnp.nan), state)
+    state = {
+        "pools": jnp.stack(
+            [jnp.where(infinite[q] & (flows.tau[q] > 0), jnp.inf, flows.tau[q] * potential[q]) for q in POOLS]
+        ),
+        "potential_decay": jnp.stack([jnp.where(infinite[q], jnp.inf, potential[q]) for q in POOLS]),
+        "respiration": jnp.where(overflow, jnp.inf, respired * half_scale * half_scale * thickness),
+        "input_fraction": jnp.exp(log_top) * part,
+        "mixing_rate": mixing_rate,
+    }
+    # no NaN may hide behind a comparison
+    usable = ~(jnp.isnan(theta).any(axis=0) | jnp.isnan(geometry.input_extent[0]))
+    return SteadyState(**{name: _columns_first(jnp.where(usable, x, jnp.nan), usable.ndim) for name, x in state.items()})
 
 
-def _usable(theta: Float[Array, "21"], forcing: Forcing, rules: str) -> Bool[Array, ""]:
-    """No NaN anywhere that a comparison could hide it, and no bedrock that the rules do not know."""
-    hidden = (theta, forcing.active_layer_depth, forcing.active_layer_depth_last_year, forcing.bedrock_layer)
-    usable = ~jnp.any(jnp.stack([jnp.any(jnp.isnan(x)) for x in hidden]))
-    if rules == "proda":
-        usable &= forcing.bedrock_layer[0] <= N_LAYERS
-    return usable
+def _unit_litter(flows: Cascade, decay: Layers, exchange: tuple[Layers, Layers], source: Layers) -> dict[str, Layers]:
+    """Potential decay of litter1-3 per gC m⁻² yr⁻¹ of input to each.
+
+    All litter enters along one profile, and litter2 and litter3 have one turnover time: two solutions serve the three.
+    """
+    kinds = ("litter1", "litter2")
+    turnover = jnp.stack([flows.tau[pool] + TURNOVER_FLOOR for pool in kinds])
+    above, below = (g[:, None] for g in exchange)
+    rates = Rates(decay[:, None], ((jnp.zeros_like(turnover),),), (turnover,), above, below)
+    (unit,) = steady_state(rates, (jnp.broadcast_to(source[:, None], (N_LAYERS, *turnover.shape)),))
+    by_turnover = {TURNOVER[pool]: unit[:, i] for i, pool in enumerate(kinds)}
+    return {pool: by_turnover[TURNOVER[pool]] for pool in LITTER_POOLS[1:]}
 
 
-def _out_of_range(potential, cwd_too_large, too_large, mixes) -> Bool[Array, "pool layer"]:
-    """Where a pool, or what feeds it, left the range of the dtype: through mixing, all of its column then did."""
-    n_litter = len(LITTER_POOLS)
-    overflow = (potential >= largest(potential.dtype)).at[0].max(cwd_too_large).at[1:].max(too_large)
-    overflow = overflow.at[1:].max((overflow[1:] & mixes).any(axis=-1, keepdims=True))
-    return overflow.at[n_litter:].max(overflow[1:n_litter].any(axis=0))  # litter feeds soil; cwd is passed on exactly
+def _out_of_range(potential: dict[str, Layers], too_large, mixes) -> Bool[Array, "layer *#column"]:
+    """Layers in which a mixing pool, or what feeds it, left the range of the dtype: through mixing, a whole column."""
+    most = functools.reduce(jnp.maximum, (potential[pool] for pool in POOLS[1:]))
+    overflow = too_large | (most >= largest(most.dtype))
+    return overflow | (mixes & (overflow & mixes).any(axis=0))
 
 
 def _log_scale(mixing_rate: Layers, log_depth: Layers) -> Layers:
     """ln of the faster of mixing (yr⁻¹) and decomposition with depth. It cancels, so no derivative goes through it."""
+    if mixing_rate.dtype == jnp.float64:  # holds the rates of the whole prior box as they are
+        return jnp.zeros_like(mixing_rate)
     mixing_rate, log_depth = jax.lax.stop_gradient((mixing_rate, log_depth))
     mixes = mixing_rate > 0
     return jnp.where(mixes, jnp.maximum(jnp.log(jnp.where(mixes, mixing_rate, 1.0)), log_depth), log_depth)
@@ -207,7 +221,7 @@ def _scaled(rate: Layers, log_scale: Layers) -> Layers:
     return jnp.where(rate > 0, rate * jnp.exp(jnp.where(rate > 0, -log_scale, 0.0)), 0.0)
 
 
-def _exp_of_share(exponent: Layers, receives: Bool[Array, "layer"]) -> tuple[Layers, Bool[Array, "layer"]]:
+def _exp_within(exponent: Layers, receives: Bool[Array, "layer *#column"]) -> tuple[Layers, Bool[Array, "layer *#column"]]:
     """exp(exponent) where a layer receives carbon, kept finite, and where it had to be."""
     limit = math.log(float(jnp.finfo(exponent.dtype).max)) - 16.0
     safe = jnp.where(receives, exponent, 0.0)

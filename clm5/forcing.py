@@ -2,12 +2,14 @@
 
 from typing import TYPE_CHECKING
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from clm5._arrays import AnyArray
 from clm5._pytree import pytree
+from clm5.geometry import geometry_rows
 from clm5.grid import N_LAYERS, N_MONTHS
 
 if TYPE_CHECKING:
@@ -32,6 +34,11 @@ class Forcing:
 
     All fields share their leading axes. `bedrock_layer` is CLM5's 1-based number of the deepest soil layer, the same
     in all months (a site file in which it changes is refused; the core reads the first month).
+
+    What depends on the site alone (`geometry`: transport, bedrock, where litter enters) is computed here, once, and
+    travels with the object through `jit`, `vmap` and indexing. So a derivative with respect to a whole `Forcing` shows
+    that of the active layer's depth under `geometry`; to differentiate through the depth, build the Forcing inside the
+    function that is differentiated.
     """
 
     soil_temperature: Float[AnyArray, "*column layer month"]  # K
@@ -43,7 +50,19 @@ class Forcing:
     active_layer_depth_last_year: Float[AnyArray, "*column month"]  # m
     bedrock_layer: Float[AnyArray, "*column month"]  # 1-based layer number
 
-    def __post_init__(self):  # shapes only: they are known even under `jit`
+    _derived = ("geometry",)
+
+    @property
+    def geometry(self) -> dict[str, Float[AnyArray, "*column row layer"]]:
+        """What the site alone decides, per rule set (see `clm5.geometry`)."""
+        return self.__dict__["geometry"]
+
+    def __post_init__(self):
+        self._check_shapes()
+        depths = (self.active_layer_depth, self.active_layer_depth_last_year)
+        self.__dict__["geometry"] = geometry_rows(*depths, self.bedrock_layer)
+
+    def _check_shapes(self) -> None:  # they are known even under `jit`
         stacks = set()
         for name, expected in _COLUMN_SHAPE.items():
             shape = np.shape(getattr(self, name))
@@ -70,7 +89,9 @@ class Forcing:
         """Select columns of a stack: `forcing[3]`, `forcing[:10]`."""
         if not self.batch_shape:
             raise IndexError("Forcing: this is a single column; there is nothing to index")
-        return Forcing(**{name: getattr(self, name)[index] for name in _COLUMN_SHAPE})
+        chosen = jax.tree.map(lambda leaf: leaf[index], self)
+        chosen._check_shapes()
+        return chosen
 
     @classmethod
     def from_sites(cls, sites: "xr.Dataset", dtype=None) -> "Forcing":

@@ -4,20 +4,23 @@ Oxygen and nitrogen scalars come with the forcing. Two parameters have floors, b
 decompose and no steady state exists; below the floor the column is that of the floor and the gradient is 0.
 """
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from clm5.forcing import Forcing
+from clm5._layers import Layers, PerColumn, per_layer
 from clm5.grid import NODE
+
+if TYPE_CHECKING:
+    from clm5.forcing import Forcing
 
 T_REF = 298.15  # K, where the temperature modifier is 1
 EFOLDING_FLOOR = 0.0125  # m: exp(−8.03 / 0.0125) = 1e-279 is still a float64 number
 W_SCALING_FLOOR = 1e-6  # dimensionless
 
 
-def temperature_scalar(temperature: Float[Array, "*shape"], q10: Float[Array, ""]) -> Float[Array, "*shape"]:
+def temperature_scalar(temperature: Float[Array, "*#shape"], q10: Float[Array, "*#shape"]) -> Float[Array, "*#shape"]:
     """Speed decomposition up as soil warms.
 
         r_T = q10 ** ((T − 298.15) / 10)
@@ -37,38 +40,32 @@ def temperature_scalar(temperature: Float[Array, "*shape"], q10: Float[Array, ""
     return jnp.exp(jnp.log(q10) * ((temperature - T_REF) / 10.0))
 
 
-def water_modifier(water_scalar: Float[Array, "*shape"], w_scaling: Float[Array, ""]) -> Float[Array, "*shape"]:
+def water_modifier(water_scalar: Float[Array, "*#shape"], w_scaling: Float[Array, "*#shape"]) -> Float[Array, "*#shape"]:
     """r_W = min(w_scaling · water_scalar, 1), dimensionless; w_scaling is floored at `W_SCALING_FLOOR`."""
     return jnp.minimum(jnp.maximum(w_scaling, W_SCALING_FLOOR) * water_scalar, 1.0)
 
 
-def log_depth_scalar(efolding: Float[Array, ""]) -> Float[Array, "layer"]:
-    """ln r_z = −z / efolding at the nodes; efolding (m) is floored at `EFOLDING_FLOOR`.
+def log_depth_scalar(efolding: PerColumn) -> Layers:
+    """ln r_z = −z / efolding at the nodes, layers along the first axis; efolding (m) is floored at `EFOLDING_FLOOR`.
 
     Its logarithm, because r_z itself leaves float32 below about 0.1 m of e-folding depth.
     """
-    return -jnp.asarray(NODE, efolding.dtype) / jnp.maximum(efolding, EFOLDING_FLOOR)
+    return -per_layer(NODE, efolding) / jnp.maximum(efolding, EFOLDING_FLOOR)
 
 
-class Environment(NamedTuple):
+class Climate(NamedTuple):
     """Monthly means that multiply decomposition, dimensionless, per layer, without the depth modifier."""
 
-    soil: Float[Array, "layer"]  # mean of r_T r_W r_O: cwd and soil pools
-    litter: Float[Array, "layer"]  # mean of r_T r_W r_O r_N: litter1-3
-    log_depth: Float[Array, "layer"]  # ln r_z
+    soil: Float[Array, "*column layer"]  # mean of r_T r_W r_O: cwd and soil pools
+    litter: Float[Array, "*column layer"]  # mean of r_T r_W r_O r_N: litter1-3
 
 
-def environment(
-    forcing: Forcing, q10: Float[Array, ""], efolding: Float[Array, ""], w_scaling: Float[Array, ""]
-) -> Environment:
-    """The modifiers of one column, averaged over the 12 months with equal weight, as published."""
+def climate(forcing: "Forcing", q10: PerColumn, w_scaling: PerColumn) -> Climate:
+    """The modifiers of columns, averaged over the 12 months with equal weight, as published."""
+    q10, w_scaling = q10[..., None, None], w_scaling[..., None, None]
     monthly = (
         temperature_scalar(forcing.soil_temperature, q10)
         * water_modifier(forcing.water_scalar, w_scaling)
         * forcing.oxygen_scalar
     )
-    return Environment(
-        soil=jnp.mean(monthly, axis=-1),
-        litter=jnp.mean(monthly * forcing.nitrogen_scalar, axis=-1),
-        log_depth=log_depth_scalar(efolding),
-    )
+    return Climate(soil=jnp.mean(monthly, axis=-1), litter=jnp.mean(monthly * forcing.nitrogen_scalar, axis=-1))

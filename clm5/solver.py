@@ -4,9 +4,9 @@ The unknown is x[p][j], potential decay (content / turnover time) of pool p in l
 the three soil pools (P = 3), each row of M x = source reads
 
     decay[j] · (x[p][j] − Σ_q fraction[q][p] x[q][j])
-        + above[p][j] · (x[p][j] − x[p][j−1]) + below[p][j] · (x[p][j] − x[p][j+1])  =  source[p][j]
+        + τ[p] · (above[j] · (x[p][j] − x[p][j−1]) + below[j] · (x[p][j] − x[p][j+1]))  =  source[p][j]
 
-where above and below are conductances times the pool's turnover time. M is an M-matrix, but an ordinary factorisation
+with turnover times τ and mixing rates above and below, all divided by any factor of the layer. M is an M-matrix, but an ordinary factorisation
 loses all digits where decomposition is slow against mixing: it subtracts what comes back from what went out. Mixing
 alone has zero row sums, and with the weights w = (I − fractionᵀ)⁻¹ · 1 of the pools, M w = decay exactly. So substitute
 x = w y: now every row is
@@ -17,14 +17,15 @@ and eliminating i leaves a system of the same form, R[m, l] += R[m, i] R[i, l] /
 pivot d = e[i] + Σ_l R[i, l] rebuilt as a sum. Nothing is ever subtracted: every entry of the result is a sum of
 positive terms with a relative error of a few hundred roundings, however near M is to singular.
 
-Layers are eliminated from the bottom, the pools of a layer together (N, P × P, their inverse pivot block):
+Layers are eliminated from the bottom, the pools of a layer together: N[j], P × P, is the inverse of the pivot block of
+layer j once the layers below it are gone. With a = τ w above and b = τ w below,
 
-    b'[j] = source[j] + below[j] · N[j+1] b'[j+1]           bottom up
-    y[j]  = N[j] (b'[j] + above[j] · y[j−1])                top down
+    c[j] = N[j] (source[j] + b[j] · c[j+1])         bottom up, in the sweep that also makes N[j] from N[j+1]
+    y[j] = c[j] + N[j] a[j] · y[j−1]                top down
 
-The adjoint, Mᵀ λ = g, uses the same N: g'[j] = g[j] + above[j+1] · N[j+1]ᵀ g'[j+1], λ[j] = N[j]ᵀ (g'[j] +
-below[j−1] · λ[j−1]). `jax.lax.custom_linear_solve` makes derivatives of any order, forward and reverse, from these
-two substitutions, never through the elimination.
+The adjoint, Mᵀ λ = g, is the same two sweeps with N transposed, a[j+1] for b[j] and b[j−1] for a[j].
+`jax.lax.custom_linear_solve` makes derivatives of any order, forward and reverse, from these solves, never through the
+elimination; a gradient costs one more pair of sweeps, and makes N again rather than carry it through memory.
 
 Sources: Grassmann, Taksar & Heyman 1985, Oper. Res. 33:1107 (state reduction); O'Cinneide 1993, Numer. Math. 65:109
 (entrywise error); Alfa, Xue & Ye 2002, Math. Comp. 71:217 (diagonally dominant M-matrices from off-diagonals and sums).
@@ -34,48 +35,46 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
-Layers = Float[Array, "layer"]
+from clm5._layers import Layers, PerColumn, from_layer_above, from_layer_below
+
 Pools = tuple[Layers, ...]  # one array per pool
-Square = tuple[tuple[Layers, ...], ...]  # [p][q]
-Scalar = Float[Array, ""]
+AtLayer = tuple[PerColumn, ...]  # one layer of `Pools`
+Block = tuple[tuple[PerColumn, ...], ...]  # P × P of one layer, [row pool][column pool]
 
 
 class Rates(NamedTuple):
-    """The rows of M; every entry is ≥ 0. Rows may be scaled by any positive factor, together with the source."""
+    """The rows of M; every entry is ≥ 0. The rows of a layer may be scaled by any factor, together with the source."""
 
     decay: Layers  # the same for all pools of the system
-    fraction: tuple[tuple[Scalar, ...], ...]  # [donor][receiver], zero diagonal, Σ over receivers below 1
-    above: Pools  # exchange with layer j − 1; 0 in the first layer
-    below: Pools  # exchange with layer j + 1; 0 in the last layer
+    fraction: tuple[tuple[PerColumn, ...], ...]  # [donor][receiver], zero diagonal, Σ over receivers below 1
+    turnover: tuple[PerColumn, ...]  # per pool
+    above: Layers  # exchange with layer j − 1 per unit of turnover; 0 in the first layer
+    below: Layers  # exchange with layer j + 1 per unit of turnover; 0 in the last layer
 
 
 def steady_state(rates: Rates, source: Pools) -> Pools:
     """Potential decay of every pool and layer at which what arrives equals what leaves.
 
     Args:
-        rates: the rows of the system, see `Rates`.
-        source: carbon arriving from outside, ≥ 0, per pool an array (layer,).
+        rates: the rows of the system, see `Rates`. Layers lie along the first axis; further axes are columns, and all
+            arrays broadcast along them.
+        source: carbon arriving from outside, ≥ 0, per pool an array of the full shape (layer, *column).
 
     Returns:
-        Potential decay, ≥ 0, per pool an array (layer,). Values are kept below `largest`, so that a layer without a
-        representable steady state spoils neither its neighbours nor the derivatives.
+        Potential decay, ≥ 0, per pool an array (layer, *column). Values are kept below `largest`, so that a layer
+        without a representable steady state spoils neither its neighbours nor the derivatives.
     """
     fixed = jax.lax.stop_gradient(rates)
     weight = _weights(fixed.fraction)
-    above = tuple(w * a for w, a in zip(weight, fixed.above, strict=True))
-    below = tuple(w * b for w, b in zip(weight, fixed.below, strict=True))
-    inverse = _eliminate(fixed.decay, _within(fixed, weight), above, below)
+    top = largest(source[0].dtype)
 
     def solve(_, b):
-        y = _substitute(inverse, b, from_below=below, from_above=above)
-        return tuple(jnp.minimum(w * y_p, largest(y_p.dtype)) for w, y_p in zip(weight, y, strict=True))
+        y = _sweeps(fixed, weight, b, transpose=False)
+        return tuple(jnp.minimum(w * y_p, top) for w, y_p in zip(weight, y, strict=True))
 
     def transpose_solve(_, g):
-        weighted = tuple(w * g_p for w, g_p in zip(weight, g, strict=True))
-        transposed = tuple(zip(*inverse, strict=True))
-        return _substitute(transposed, weighted, from_below=_shift(above, -1), from_above=_shift(below, 1))
+        return _sweeps(fixed, weight, tuple(w * g_p for w, g_p in zip(weight, g, strict=True)), transpose=True)
 
     return jax.lax.custom_linear_solve(lambda x: _left_side(rates, x), source, solve, transpose_solve)
 
@@ -85,27 +84,18 @@ def largest(dtype) -> float:
     return float(jnp.finfo(dtype).max) * 0.25
 
 
-def _shift(pools: Pools, by: int) -> Pools:
-    """Entry j of the result is entry j − by; 0 enters at the end."""
-    zero = [jnp.zeros_like(pool[:1]) for pool in pools]
-    if by > 0:
-        return tuple(jnp.concatenate([z, pool[:-1]]) for z, pool in zip(zero, pools, strict=True))
-    return tuple(jnp.concatenate([pool[1:], z]) for z, pool in zip(zero, pools, strict=True))
-
-
 def _left_side(rates: Rates, x: Pools) -> Pools:
     """M x, in differences, as the module's docstring writes it."""
     pools = range(len(x))
-    upper, lower = _shift(x, 1), _shift(x, -1)
     return tuple(
         rates.decay * (x[p] - sum(rates.fraction[q][p] * x[q] for q in pools if q != p))
-        + rates.above[p] * (x[p] - upper[p])
-        + rates.below[p] * (x[p] - lower[p])
+        + rates.turnover[p]
+        * (rates.above * (x[p] - from_layer_above(x[p])) + rates.below * (x[p] - from_layer_below(x[p])))
         for p in pools
     )
 
 
-def _weights(fraction: tuple[tuple[Scalar, ...], ...]) -> tuple[Scalar, ...]:
+def _weights(fraction: tuple[tuple[PerColumn, ...], ...]) -> tuple[PerColumn, ...]:
     """w = (I − fractionᵀ)⁻¹ · 1 ≥ 1: what arrives in each pool, counted again at every transfer."""
     n = len(fraction)
     matrix = [[jnp.ones_like(fraction[0][0]) if p == q else -fraction[q][p] for q in range(n)] for p in range(n)]
@@ -122,33 +112,59 @@ def _weights(fraction: tuple[tuple[Scalar, ...], ...]) -> tuple[Scalar, ...]:
     return tuple(weight)
 
 
-def _within(rates: Rates, weight: tuple[Scalar, ...]) -> Square:
-    """R among the pools of a layer, [p][q]: how the row of pool p counts the (weighted) content of pool q."""
-    pools = range(len(weight))
-    return tuple(
-        tuple(rates.decay * rates.fraction[q][p] * weight[q] if q != p else jnp.zeros_like(rates.decay) for q in pools)
-        for p in pools
-    )
+def _sweeps(rates: Rates, weight: tuple[PerColumn, ...], source: Pools, *, transpose: bool) -> Pools:
+    """Eliminate the layers bottom up, carrying the source along, and substitute back top down.
 
+    Everything is kept finite, so that a layer out of the dtype's range cannot turn its neighbours into 0 · inf. The
+    barriers stop XLA from computing what several results share again for each of them.
+    """
+    pools = range(len(source))
+    top = largest(source[0].dtype)
+    within = [[rates.fraction[q][p] * weight[q] if q != p else None for q in pools] for p in pools]
+    exchange = tuple(w * t for w, t in zip(weight, rates.turnover, strict=True))
 
-def _eliminate(excess: Layers, within: Square, above: Pools, below: Pools) -> Square:
-    """N of every layer, [p][q]: content of pool p per unit source in row q, all layers below eliminated."""
-    pools = range(len(above))
+    def upwards(below_us, here):
+        inverse, passed, collected = below_us  # of layer j + 1: N, its e per pool, and N b'
+        decay, above, below, above_of_next, source_here = here
+        reach_down = [exchange[p] * below for p in pools]
+        reach_up = [exchange[p] * above_of_next for p in pools]  # of layer j + 1, up to this one
+        excess = [decay + reach_down[p] * passed[p] for p in pools]
+        reach = [
+            [decay * within[p][q] + reach_down[p] * inverse[p][q] * reach_up[q] if q != p else None for q in pools]
+            for p in pools
+        ]
+        returns = reach_up if transpose else reach_down
+        right = [jnp.clip(source_here[p] + returns[p] * collected[p], -top, top) for p in pools]
+        left = [excess[p] + exchange[p] * above for p in pools]
+        excess, reach, left, right = jax.lax.optimization_barrier((excess, reach, left, right))
+        inverse = jax.lax.optimization_barrier(_local_inverse(reach, left))
+        passed = _times(inverse, excess)
+        collected = tuple(jnp.clip(x, -top, top) for x in _times(_transposed(inverse, transpose), right))
+        return (inverse, passed, collected), (inverse, collected)
 
-    def layer(from_below, here):
-        excess_below, returned = (
-            from_below  # of the row of pool p in the layer below: its e, and its reach to pool q here
+    def downwards(above_us, here):
+        inverse, collected, coefficient = here
+        arriving = jax.lax.optimization_barrier(tuple(exchange[p] * coefficient * above_us[p] for p in pools))
+        y = tuple(
+            jnp.clip(c + x, -top, top)
+            for c, x in zip(collected, _times(_transposed(inverse, transpose), arriving), strict=True)
         )
-        excess_here, within_here, above_here, below_here = here
-        reach = [[within_here[p][q] + below_here[p] * returned[p][q] for q in pools] for p in pools]
-        excess_all = [excess_here + below_here[p] * excess_below[p] for p in pools]
-        inverse = _local_inverse(reach, [excess_all[p] + above_here[p] for p in pools])
-        passed = tuple(sum(inverse[p][q] * excess_all[q] for q in pools) for p in pools)
-        return (passed, tuple(tuple(inverse[p][q] * above_here[q] for q in pools) for p in pools)), inverse
+        return y, y
 
-    nothing = jnp.zeros_like(excess[0])
-    start = (tuple(nothing for _ in pools), tuple(tuple(nothing for _ in pools) for _ in pools))
-    return jax.lax.scan(layer, start, (excess, within, above, below), reverse=True)[1]
+    nothing = jnp.zeros_like(source[0][0])
+    start = (tuple(tuple(nothing for _ in pools) for _ in pools), (nothing,) * len(pools), (nothing,) * len(pools))
+    rows = (rates.decay, rates.above, rates.below, from_layer_below(rates.above), source)
+    _, (inverse, collected) = jax.lax.scan(upwards, start, rows, reverse=True)
+    coefficient = from_layer_above(rates.below) if transpose else rates.above
+    return jax.lax.scan(downwards, (nothing,) * len(pools), (inverse, collected, coefficient))[1]
+
+
+def _times(block: Block, x) -> AtLayer:
+    return tuple(sum(m * v for m, v in zip(row, x, strict=True)) for row in block)
+
+
+def _transposed(block: Block, transpose: bool) -> Block:
+    return tuple(zip(*block, strict=True)) if transpose else block
 
 
 def _local_inverse(reach: list[list], excess: list) -> tuple[tuple, ...]:
@@ -176,31 +192,3 @@ def _local_inverse(reach: list[list], excess: list) -> tuple[tuple, ...]:
             content.append((right[i] + sum(reach[i][q] * content[q] for q in range(i))) * inverse_pivot[i])
         columns.append(content)
     return tuple(tuple(columns[q][p] for q in range(n)) for p in range(n))
-
-
-def _substitute(inverse: Square, source: Pools, *, from_below: Pools, from_above: Pools) -> Pools:
-    """Bottom-up, then top-down substitution: y[j] = N[j] (source[j] + from_below[j] y[j+1] + from_above[j] y[j−1]).
-
-    Everything is kept finite, so that a layer out of the dtype's range cannot turn its neighbours into 0 · inf.
-    """
-    top = largest(source[0].dtype)
-
-    def times(matrix, x):
-        return tuple(jnp.clip(sum(m * v for m, v in zip(row, x, strict=True)), -top, top) for row in matrix)
-
-    def add(a, coefficient, x):
-        return tuple(jnp.clip(a_p + c * x_p, -top, top) for a_p, c, x_p in zip(a, coefficient, x, strict=True))
-
-    def upwards(y_below, here):
-        inverse_here, source_here, coefficient = here
-        collected = add(source_here, coefficient, y_below)
-        return times(inverse_here, collected), collected
-
-    def downwards(y_above, here):
-        inverse_here, collected, coefficient = here
-        y = times(inverse_here, add(collected, coefficient, y_above))
-        return y, y
-
-    zero = tuple(jnp.zeros_like(pool[0]) for pool in source)
-    _, collected = jax.lax.scan(upwards, zero, (inverse, source, from_below), reverse=True)
-    return jax.lax.scan(downwards, zero, (inverse, collected, from_above))[1]

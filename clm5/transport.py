@@ -2,17 +2,18 @@
 
 Within a month the diffusivity is all bioturbation (`diffus`) or all cryoturbation (`cryo`) times a shape that depends
 on the site alone, and the harmonic mean is homogeneous, so the annual mean is linear in the two parameters:
-conductance = diffus · bio + cryo · cryo_shape, with the geometry computed once per site.
+conductance = diffus · bio + cryo · cryo_shape. The shapes are made once per site (`clm5.geometry`), by functions that
+take NumPy and JAX arrays alike, with any leading axes.
 """
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
-from clm5.forcing import Forcing
+from clm5._arrays import AnyArray
+from clm5._layers import Layers, PerColumn, from_layer_above
 from clm5.grid import DAYS_PER_YEAR, INTERFACE_ALL, N_LAYERS, NODE_ALL
 
 MAX_CRYOTURBATION_DEPTH = 3.0  # m, Koven et al. 2013
@@ -33,104 +34,142 @@ class Mixing(NamedTuple):
     from_below[j] = from_above[j+1]; the published rules break that at bedrock.
     """
 
-    from_above: Float[Array, "layer"]  # 0 in the first layer
-    from_below: Float[Array, "layer"]  # 0 in the last layer
+    from_above: Layers  # 0 in the first layer
+    from_below: Layers  # 0 in the last layer
 
 
-def bedrock_position(bedrock_layer: Float[Array, "month"], rules: str) -> Int[Array, ""]:
+class MixingShape(NamedTuple):
+    """What a site alone says of its mixing, annual means per layer j at its lower face, NumPy or JAX."""
+
+    bio: Float[AnyArray, "*column layer"]  # conductance per unit of diffus, m⁻¹
+    cryo: Float[AnyArray, "*column layer"]  # conductance per unit of cryo, m⁻¹
+    background: Float[AnyArray, "*column layer"]  # published rules: conductance of their "no transport", m yr⁻¹
+    upwind: Float[AnyArray, "*column layer"]  # the same times Patankar's power law, for the layer below
+    below_bedrock: Float[AnyArray, "*column layer"]  # published rules: 1 in layers at or below bedrock, else 0
+
+
+def bedrock_position(bedrock_layer: Float[AnyArray, "*column month"], rules: str) -> Int[AnyArray, "*column"]:
     """The 1-based layer number of bedrock; above 20 counts as 20, and below 1 as 1 under conservative rules."""
+    xp = bedrock_layer.__array_namespace__()
     lowest = 1 if rules == "conservative" else 0
-    return jnp.clip(bedrock_layer[0].astype(int), lowest, N_LAYERS)
+    first = bedrock_layer[..., 0]
+    return xp.clip(xp.where(xp.isnan(first), lowest, first).astype(int), lowest, N_LAYERS)
 
 
-def diffusivity_shape(
-    active_layer: Float[Array, ""], bedrock: Int[Array, ""], rules: str
-) -> tuple[Float[Array, "face"], Float[Array, "face"]]:
-    """One month's diffusivity at interfaces 0 … 20 as multiples of `diffus` and of `cryo`, dimensionless.
+def cryoturbation_shape(
+    active_layer: Float[AnyArray, "*#column"], bedrock: Int[AnyArray, "*#column"], rules: str
+) -> Float[AnyArray, "*column face"]:
+    """Diffusivity of a permafrost month at interfaces 0 … 20 as a multiple of `cryo`, dimensionless.
 
-    0 < active layer ≤ 2 m: cryo, whole above the active layer's base and tapering to zero at z_end; deeper: diffus;
-    none where frozen all through, none below bedrock. z_end = min(3 m, interface at bedrock); 3 m under rules "binn".
+    Whole above the base of the active layer (m), tapering to zero at z_end, none below bedrock. z_end = min(3 m,
+    interface at bedrock); 3 m under rules "binn".
     """
-    dtype = active_layer.dtype
-    face = jnp.asarray(_FACE, dtype)
-    if rules == "binn":
-        z_end = jnp.asarray(MAX_CRYOTURBATION_DEPTH, dtype)
-    else:
-        z_end = jnp.minimum(MAX_CRYOTURBATION_DEPTH, face[bedrock])
-    span = z_end - active_layer
+    xp = active_layer.__array_namespace__()
+    face = xp.asarray(_FACE, dtype=active_layer.dtype)
+    z_end = MAX_CRYOTURBATION_DEPTH if rules == "binn" else xp.minimum(MAX_CRYOTURBATION_DEPTH, face[bedrock])
+    z_end = xp.broadcast_to(z_end, active_layer.shape)[..., None]
+    base = active_layer[..., None]
+    span = z_end - base
     # (z_end − zᵢ) / span is the published 1 − (zᵢ − alt) / span, and exactly 0 at z_end in every precision
-    taper = jnp.where(span != 0, jnp.maximum((z_end - face) / jnp.where(span != 0, span, 1.0), 0.0), 0.0)
-    above_bedrock = jnp.arange(N_LAYERS + 1) <= bedrock
-    permafrost = (active_layer > 0) & (active_layer <= PERMAFROST_ACTIVE_LAYER)
-    cryo = jnp.where(permafrost & above_bedrock, jnp.where(face < active_layer, 1.0, taper), 0.0)
-    bio = jnp.where((active_layer > PERMAFROST_ACTIVE_LAYER) & above_bedrock, 1.0, 0.0).astype(dtype)
-    return bio, cryo.astype(dtype)
+    taper = xp.where(span != 0, xp.maximum((z_end - face) / xp.where(span != 0, span, 1.0), 0.0), 0.0)
+    return xp.where(_above_bedrock(bedrock), xp.where(face < base, 1.0, taper), 0.0).astype(active_layer.dtype)
 
 
-def conductance(diffusivity: Float[Array, "face"]) -> Float[Array, "layer"]:
+def _above_bedrock(bedrock):
+    return np.arange(N_LAYERS + 1) <= bedrock[..., None]
+
+
+def conductance(diffusivity: Float[AnyArray, "*column face"]) -> Float[AnyArray, "*column layer"]:
     """Distance-weighted harmonic mean of the diffusivity over the node distance, g[j] between layers j and j+1.
 
         g = 1 / ((1 − w) / D[j] + w / D[j+1]) / (z[j+1] − z[j]);   zero where either D is zero
 
     Source: Patankar 1980, as in CLM5.
     """
-    here, below = diffusivity[:-1], diffusivity[1:]
-    weight = jnp.asarray(_WEIGHT, diffusivity.dtype)
+    xp = diffusivity.__array_namespace__()
+    here, below = diffusivity[..., :-1], diffusivity[..., 1:]
+    weight = xp.asarray(_WEIGHT, dtype=diffusivity.dtype)
     both = (here > 0) & (below > 0)
-    mean = here * below / jnp.where(both, (1.0 - weight) * below + weight * here, 1.0)
-    return jnp.where(both, mean, 0.0) / jnp.asarray(_NODE_DISTANCE, diffusivity.dtype)
+    mean = here * below / xp.where(both, (1.0 - weight) * below + weight * here, 1.0)
+    return xp.where(both, mean, 0.0) / xp.asarray(_NODE_DISTANCE, dtype=diffusivity.dtype)
 
 
-def _epsilon_conductance(diffusivity: Float[Array, "face"]) -> Float[Array, "layer"]:
+def _background(diffusivity: Float[AnyArray, "*column face"]) -> Float[AnyArray, "*column layer"]:
     """The published conductance where D is "zero" above, below, or on both sides of g[j]; 0 where it is not, m yr⁻¹.
 
     1e-30 m² day⁻¹ in place of a zero D: visible only where carbon decomposes by less than 1e-27 a year.
     """
-    weight = jnp.asarray(_WEIGHT, diffusivity.dtype)
-    no_upper, no_lower = diffusivity[:-1] <= 0, diffusivity[1:] <= 0
-    resistance = jnp.where(no_upper, 1.0 - weight, 0.0) + jnp.where(no_lower, weight, 0.0)
+    xp = diffusivity.__array_namespace__()
+    weight = xp.asarray(_WEIGHT, dtype=diffusivity.dtype)
+    no_upper, no_lower = diffusivity[..., :-1] <= 0, diffusivity[..., 1:] <= 0
+    resistance = xp.where(no_upper, 1.0 - weight, 0.0) + xp.where(no_lower, weight, 0.0)
     present = no_upper | no_lower
-    distance = jnp.asarray(_NODE_DISTANCE, diffusivity.dtype)
-    return jnp.where(present, PUBLISHED_EPSILON / (jnp.where(present, resistance, 1.0) * distance), 0.0)
+    distance = xp.asarray(_NODE_DISTANCE, dtype=diffusivity.dtype)
+    return xp.where(present, PUBLISHED_EPSILON / (xp.where(present, resistance, 1.0) * distance), 0.0)
 
 
-def _power_law(epsilon_conductance: Float[Array, "*month layer"]) -> Float[Array, "*month layer"]:
+def _power_law(epsilon_conductance: Float[AnyArray, "*column layer"]) -> Float[AnyArray, "*column layer"]:
     """Patankar's power-law factor (1 − Pe / 10)⁵ for the published advection of 1e-30 m day⁻¹; 1 where D is real."""
+    xp = epsilon_conductance.__array_namespace__()
     present = epsilon_conductance > 0
-    peclet = jnp.where(present, PUBLISHED_EPSILON / jnp.where(present, epsilon_conductance, 1.0), 0.0)
-    return jnp.maximum(1.0 - 0.1 * peclet, 0.0) ** 5
+    peclet = xp.where(present, PUBLISHED_EPSILON / xp.where(present, epsilon_conductance, 1.0), 0.0)
+    return xp.maximum(1.0 - 0.1 * peclet, 0.0) ** 5
 
 
-def mixing(forcing: Forcing, diffus: Float[Array, ""], cryo: Float[Array, ""], rules: str) -> Mixing:
-    """Annual-mean conductances of one column.
+def mixing_shape(
+    active_layer: Float[AnyArray, "*column month"], bedrock: Int[AnyArray, "*column"], rules: str
+) -> MixingShape:
+    """The annual means of a site, from the monthly active layer (m, the larger of this year's and last year's).
+
+    0 < active layer ≤ 2 m: cryoturbation alone; deeper: bioturbation alone, the same at all depths above bedrock; none
+    where frozen all through. Conservative rules let layers above bedrock exchange among themselves only, and have no
+    background.
+    """
+    xp = active_layer.__array_namespace__()
+    dtype = active_layer.dtype
+    deep = active_layer > PERMAFROST_ACTIVE_LAYER
+    shallow = (active_layer > 0) & ~deep
+    share_deep = xp.mean(deep.astype(dtype), axis=-1)[..., None]
+    share_frozen = xp.mean((~deep & ~shallow).astype(dtype), axis=-1)[..., None]
+    whole = _above_bedrock(bedrock).astype(dtype)
+    cryo_monthly = cryoturbation_shape(active_layer, bedrock[..., None], rules)
+
+    def mean_of_shallow(monthly):
+        return xp.mean(xp.where(shallow[..., None], monthly, 0.0), axis=-2)
+
+    bio, cryo = share_deep * conductance(whole), mean_of_shallow(conductance(cryo_monthly))
+    if rules == "conservative":
+        exchanges = np.arange(N_LAYERS) <= bedrock[..., None] - 2
+        none = xp.zeros_like(bio)
+        return MixingShape(xp.where(exchanges, bio, 0.0), xp.where(exchanges, cryo, 0.0), none, none, none)
+
+    def mean_of_background(of):
+        without, with_animals = of(_background(xp.zeros_like(whole))), of(_background(whole))
+        return share_frozen * without + share_deep * with_animals + mean_of_shallow(of(_background(cryo_monthly)))
+
+    return MixingShape(
+        bio,
+        cryo,
+        mean_of_background(lambda background: background),
+        mean_of_background(lambda background: background * _power_law(background)),
+        (np.arange(N_LAYERS) >= bedrock[..., None]).astype(dtype),
+    )
+
+
+def mixing(shape: MixingShape, diffus: PerColumn, cryo: PerColumn, rules: str) -> Mixing:
+    """Annual-mean conductances of columns.
 
     Args:
-        forcing: one column.
+        shape: what the sites say, layers along the first axis.
         diffus, cryo: diffusivities, m² yr⁻¹.
         rules: "conservative" lets layers above bedrock exchange among themselves only. The published rules exchange one
             layer further, where the lower conductance is set equal to the upper one and carbon is lost, and have a
             background transport of 1e-30 everywhere.
     """
-    bedrock = bedrock_position(forcing.bedrock_layer, rules)
-    active_layer = jnp.maximum(forcing.active_layer_depth, forcing.active_layer_depth_last_year)
-    bio, cryo_shape = jax.vmap(lambda alt: diffusivity_shape(alt, bedrock, rules))(active_layer)
-    g = diffus * jnp.mean(jax.vmap(conductance)(bio), axis=0) + cryo * jnp.mean(
-        jax.vmap(conductance)(cryo_shape), axis=0
-    )
-
-    layer = jnp.arange(N_LAYERS)
+    g = diffus * shape.bio + cryo * shape.cryo
     if rules == "conservative":
-        exchange = jnp.where(layer <= bedrock - 2, g, 0.0)
-        return Mixing(_from_above(exchange), exchange)
-
-    background = jax.vmap(_epsilon_conductance)(bio + cryo_shape)  # either is positive where there is any diffusivity
-    plain = g + jnp.mean(background, axis=0)
-    upwind = g + jnp.mean(background * _power_law(background), axis=0)
-    from_above = jnp.where(layer > 0, _from_above(upwind) + PUBLISHED_EPSILON, 0.0)
-    from_below = jnp.where(layer < bedrock, upwind, _from_above(plain))
-    return Mixing(from_above, jnp.where(layer < N_LAYERS - 1, from_below, 0.0))
-
-
-def _from_above(conductance_below: Float[Array, "layer"]) -> Float[Array, "layer"]:
-    """The conductance at each layer's upper face, from those at the lower faces."""
-    return jnp.concatenate([jnp.zeros_like(conductance_below[:1]), conductance_below[:-1]])
+        return Mixing(from_layer_above(g), g)
+    plain, upwind = g + shape.background, g + shape.upwind
+    from_above = from_layer_above(upwind + PUBLISHED_EPSILON)
+    from_below = jnp.where(shape.below_bedrock > 0, from_layer_above(plain), upwind)
+    return Mixing(from_above, from_below.at[-1].set(0.0))

@@ -90,6 +90,7 @@ def main() -> None:
               f"{worst(by_lapack, exact)[near_singular].max() if near_singular.any() else 0:.1e}; carbon lost: "
               f"median {100 * np.median(lost):.2f} %, most {100 * lost.max():.0f} % of the input")  # fmt: skip
         own = clm5.simulate(theta, forcing, rules="conservative")
+        put_in = np.asarray(forcing.annual_litter_input).sum(-1)
         balance = np.asarray(own.respiration).sum(-1) / put_in - 1
         print(f"              conservative: respiration / input − 1 at most {np.abs(balance).max():.1e}")
 
