@@ -2,6 +2,7 @@
 
 import functools
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ from clm5.modifiers import Climate, climate, log_depth_scalar
 from clm5.options import RULES
 from clm5.parameters import INDEX, NAMES
 from clm5.solver import Rates, largest, steady_state
-from clm5.transport import mixing
+from clm5.transport import Mixing, mixing
 
 
 @pytree
@@ -32,16 +33,12 @@ class SteadyState:
     box of both bounds.
     """
 
+    soc: Float[Array, "*column layer"]  # soil organic carbon, soil1 + soil2 + soil3, gC m⁻³
     pools: Float[Array, "*column pool layer"]  # gC m⁻³, in the order of clm5.grid.POOLS
     potential_decay: Float[Array, "*column pool layer"]  # pool / turnover time, gC m⁻³ yr⁻¹; exact also at turnover 0
     respiration: Float[Array, "*column layer"]  # heterotrophic respiration, gC m⁻² yr⁻¹
     input_fraction: Float[Array, "*column layer"]  # share of the carbon input that enters the layer
     mixing_rate: Float[Array, "*column layer"]  # diagonal of V, yr⁻¹
-
-    @property
-    def soc(self) -> Float[Array, "*column layer"]:
-        """Soil organic carbon, soil1 + soil2 + soil3, gC m⁻³."""
-        return jnp.sum(self.pools[..., len(LITTER_POOLS) :, :], axis=-2)
 
     @property
     def stock(self) -> Float[Array, "*column"]:
@@ -93,10 +90,10 @@ def _simulate(theta, forcing: Forcing, rules: str) -> SteadyState:
     means = climate(forcing, *(theta[..., INDEX[name]] for name in ("q10", "w_scaling")))
     theta = jnp.broadcast_to(theta, (*batch, len(NAMES)))
     geometry = of_rules(forcing.geometry, rules)
-    first = functools.partial(_layers_first, n_batch=len(batch))
-    return columns(
-        first(theta), jax.tree.map(first, means), jax.tree.map(first, geometry), first(forcing.annual_litter_input), rules
-    )
+    inputs = (theta, means, geometry, forcing.annual_litter_input)
+    # materialised as they will be read: otherwise every operation that reads them reads them across
+    inputs = jax.lax.optimization_barrier(jax.tree.map(functools.partial(_layers_first, n_batch=len(batch)), inputs))
+    return columns(*inputs, rules)
 
 
 def _layers_first(x: Float[Array, "*batch layer"], n_batch: int) -> Layers:
@@ -131,24 +128,19 @@ def columns(
     mixing_rate = (mix.from_above + mix.from_below) / thickness
     log_depth = log_depth_scalar(p["efolding"])
     log_top, part = input_share(geometry.input_extent, p["beta"])
-    receives = geometry.input_extent > 0
 
-    log_scale = _log_scale(mixing_rate, log_depth)
-    share, too_large = _exp_within(log_top - log_scale, receives)
-    source = share * part / thickness  # m⁻¹, per unit of carbon input
-    depth = jnp.exp(log_depth - log_scale)
-    idle = ~receives & (mixing_rate <= 0)  # a layer that never sees carbon; nothing divides by its zero modifier
-    decay_litter, decay_soil = (jnp.where(idle, 1.0, mean) * depth for mean in (means.litter, means.soil))
-    exchange = tuple(_scaled(g / thickness, log_scale) for g in (mix.from_above, mix.from_below))
+    rows = _rows(mix, log_depth, log_top, part, thickness)
+    decay_litter, decay_soil = means.litter * rows.depth, means.soil * rows.depth
+    exchange = (rows.above, rows.below)
 
     annual = dict(zip(LITTER_POOLS, annual_litter_input, strict=True))  # gC m⁻² yr⁻¹
     top = largest(theta.dtype)
     potential: dict[str, Layers] = {}
-    for pool, unit in _unit_litter(flows, decay_litter, exchange, source).items():
+    for pool, unit in _unit_litter(flows, decay_litter, exchange, rows.source).items():
         arrives = annual[pool] + flows.fraction.get(("cwd", pool), 0.0) * annual["cwd"]
         potential[pool] = jnp.where((arrives > 0) & (unit >= top), top, jnp.minimum(arrives * unit, top))
 
-    into = {pool: jnp.zeros_like(source) for pool in SOIL_POOLS}
+    into = {pool: jnp.zeros_like(rows.source) for pool in SOIL_POOLS}
     for (donor, receiver), fraction in flows.fraction.items():
         if donor in potential and receiver in into:
             into[receiver] += fraction * decay_litter * potential[donor]
@@ -163,20 +155,24 @@ def columns(
         for pool in POOLS[1:]
     )
     # cwd does not mix: what falls on a layer decomposes there
+    receives = geometry.input_extent > 0
     cwd_share, cwd_too_large = _exp_within(log_top - log_depth, receives)
     decomposes = receives & (means.soil > 0)
     cwd = annual["cwd"] * cwd_share * part / (jnp.where(decomposes, means.soil, 1.0) * thickness)
     potential["cwd"] = jnp.where(decomposes, jnp.minimum(cwd, top), 0.0)
     cwd_too_large |= receives & ~(means.soil > 0) & (annual["cwd"] > 0)
 
-    overflow = _out_of_range(potential, too_large, mixing_rate > 0)
+    overflow = _out_of_range(potential, rows.too_large, mixing_rate > 0)
     infinite = {pool: overflow for pool in POOLS[1:]} | {"cwd": cwd_too_large | (potential["cwd"] >= top)}
-    half_scale = jnp.exp(0.5 * log_scale)
+    half_scale = jnp.exp(0.5 * rows.log_scale)
+    pools = {
+        pool: jnp.where(infinite[pool] & (flows.tau[pool] > 0), jnp.inf, flows.tau[pool] * potential[pool])
+        for pool in POOLS
+    }
     state = {
-        "pools": jnp.stack(
-            [jnp.where(infinite[q] & (flows.tau[q] > 0), jnp.inf, flows.tau[q] * potential[q]) for q in POOLS]
-        ),
-        "potential_decay": jnp.stack([jnp.where(infinite[q], jnp.inf, potential[q]) for q in POOLS]),
+        "soc": sum(pools[pool] for pool in SOIL_POOLS),
+        "pools": jnp.stack(list(pools.values())),
+        "potential_decay": jnp.stack([jnp.where(infinite[pool], jnp.inf, potential[pool]) for pool in POOLS]),
         "respiration": jnp.where(overflow, jnp.inf, respired * half_scale * half_scale * thickness),
         "input_fraction": jnp.exp(log_top) * part,
         "mixing_rate": mixing_rate,
@@ -207,18 +203,29 @@ def _out_of_range(potential: dict[str, Layers], too_large, mixes) -> Bool[Array,
     return overflow | (mixes & (overflow & mixes).any(axis=0))
 
 
-def _log_scale(mixing_rate: Layers, log_depth: Layers) -> Layers:
-    """ln of the faster of mixing (yr⁻¹) and decomposition with depth. It cancels, so no derivative goes through it."""
-    if mixing_rate.dtype == jnp.float64:  # holds the rates of the whole prior box as they are
-        return jnp.zeros_like(mixing_rate)
-    mixing_rate, log_depth = jax.lax.stop_gradient((mixing_rate, log_depth))
-    mixes = mixing_rate > 0
-    return jnp.where(mixes, jnp.maximum(jnp.log(jnp.where(mixes, mixing_rate, 1.0)), log_depth), log_depth)
+class _Rows(NamedTuple):
+    """What the equations of a layer are made of, per layer, all but the last two divided by exp(log_scale)."""
+
+    source: Layers  # m⁻¹, per unit of carbon input
+    depth: Layers  # the depth modifier
+    above: Layers  # mixing rates, yr⁻¹
+    below: Layers
+    log_scale: Layers
+    too_large: Bool[Array, "layer *#column"]  # where the source had to be capped
 
 
-def _scaled(rate: Layers, log_scale: Layers) -> Layers:
-    """rate / exp(log_scale), 0 where the rate is 0, whatever the scale."""
-    return jnp.where(rate > 0, rate * jnp.exp(jnp.where(rate > 0, -log_scale, 0.0)), 0.0)
+def _rows(mix: Mixing, log_depth: Layers, log_top: Layers, part: Layers, thickness: Layers) -> _Rows:
+    """Rows divided by the faster of mixing (yr⁻¹) and the depth modifier; in float64, which holds both, by nothing."""
+    above, below = mix.from_above / thickness, mix.from_below / thickness
+    if log_depth.dtype == jnp.float64:
+        zero = jnp.zeros_like(log_depth)
+        return _Rows(jnp.exp(log_top) * part / thickness, jnp.exp(log_depth), above, below, zero, zero > 0)
+    rate, limit = jax.lax.stop_gradient((above + below, log_depth))  # it cancels: no derivative goes through it
+    mixes = rate > 0
+    log_scale = jnp.where(mixes, jnp.maximum(jnp.log(jnp.where(mixes, rate, 1.0)), limit), limit)
+    share, too_large = _exp_within(log_top - log_scale, part > 0)
+    above, below = (jnp.where(g > 0, g * jnp.exp(jnp.where(g > 0, -log_scale, 0.0)), 0.0) for g in (above, below))
+    return _Rows(share * part / thickness, jnp.exp(log_depth - log_scale), above, below, log_scale, too_large)
 
 
 def _exp_within(exponent: Layers, receives: Bool[Array, "layer *#column"]) -> tuple[Layers, Bool[Array, "layer *#column"]]:
