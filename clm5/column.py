@@ -10,6 +10,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Real
 
+from clm5._blocks import in_blocks
 from clm5._layers import Layers, PerColumn, per_layer
 from clm5._pytree import pytree
 from clm5.cascade import TURNOVER, Cascade, by_name, cascade
@@ -89,11 +90,16 @@ def _simulate(theta, forcing: Forcing, rules: str) -> SteadyState:
     batch = jnp.broadcast_shapes(theta.shape[:-1], forcing.batch_shape)
     means = climate(forcing, *(theta[..., INDEX[name]] for name in ("q10", "w_scaling")))
     theta = jnp.broadcast_to(theta, (*batch, len(NAMES)))
-    geometry = of_rules(forcing.geometry, rules)
-    inputs = (theta, means, geometry, forcing.annual_litter_input)
+    inputs = (theta, means, of_rules(forcing.geometry, rules), forcing.annual_litter_input)
+    return in_blocks(functools.partial(_solve, rules=rules), inputs, batch)
+
+
+def _solve(inputs: tuple, rules: str) -> SteadyState:
+    """`columns`, with columns along the first axes of inputs and results."""
+    n_batch = inputs[0].ndim - 1
+    first = jax.tree.map(functools.partial(_layers_first, n_batch=n_batch), inputs)
     # materialised as they will be read: otherwise every operation that reads them reads them across
-    inputs = jax.lax.optimization_barrier(jax.tree.map(functools.partial(_layers_first, n_batch=len(batch)), inputs))
-    return columns(*inputs, rules)
+    return columns(*jax.lax.optimization_barrier(first), rules)
 
 
 def _layers_first(x: Float[Array, "*batch layer"], n_batch: int) -> Layers:
@@ -199,7 +205,7 @@ def _unit_litter(flows: Cascade, decay: Layers, exchange: tuple[Layers, Layers],
 def _out_of_range(potential: dict[str, Layers], too_large, mixes) -> Bool[Array, "layer *#column"]:
     """Layers in which a mixing pool, or what feeds it, left the range of the dtype: through mixing, a whole column."""
     most = functools.reduce(jnp.maximum, (potential[pool] for pool in POOLS[1:]))
-    overflow = too_large | (most >= largest(most.dtype))
+    overflow, mixes = jax.lax.optimization_barrier((too_large | (most >= largest(most.dtype)), mixes))
     return overflow | (mixes & (overflow & mixes).any(axis=0))
 
 

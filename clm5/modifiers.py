@@ -41,7 +41,7 @@ def temperature_scalar(temperature: Float[Array, "*#shape"], q10: Float[Array, "
         frozen q10 equals q10, as it does in both published codes. The tech note's normalisation (x 1.2186) is left
         out, as in PRODA and BINN.
     """
-    return jnp.exp(jnp.log(q10) * ((temperature - T_REF) / 10.0))
+    return jnp.exp((jnp.log(q10) / 10.0) * (temperature - T_REF))
 
 
 def water_modifier(water_scalar: Float[Array, "*#shape"], w_scaling: Float[Array, "*#shape"]) -> Float[Array, "*#shape"]:
@@ -86,14 +86,16 @@ def _climate_jvp(primals, tangents):
         return jax.jvp(_climate.fun, primals, plain)
     warm, wet = temperature_scalar(temperature, q10), water_modifier(water, w_scaling)
     monthly = warm * wet * oxygen
-    per_q10 = monthly * ((temperature - T_REF) / 10.0) / q10
-    limited = (w_scaling >= W_SCALING_FLOOR) & (w_scaling * water < 1.0)
-    per_water = jnp.where(limited, warm * water * oxygen, 0.0)
-    each = (monthly, per_q10, per_water)
-    means = _monthly_means(*each, *(x * nitrogen for x in each))
+    per_water = warm * jnp.where(w_scaling * water < 1.0, water, 0.0) * oxygen
+    each = (monthly, monthly * (temperature - T_REF), per_water)
     dq10, dw_scaling = (0.0 if isinstance(t, SymbolicZero) else t[..., 0] for t in (dq10, dw_scaling))
-    slopes = tuple(by_q10 * dq10 + by_water * dw_scaling for _, by_q10, by_water in (means[:3], means[3:]))
-    return (means[0], means[3]), slopes
+    dlog_q10 = dq10 / (10.0 * q10[..., 0])
+    dw_scaling = jnp.where(w_scaling[..., 0] >= W_SCALING_FLOOR, dw_scaling, 0.0)
+    means, slopes = [], []
+    for mean, by_q10, by_water in (_monthly_means(*each), _monthly_means(*(x * nitrogen for x in each))):
+        means.append(mean)
+        slopes.append(by_q10 * dlog_q10 + by_water * dw_scaling)
+    return tuple(means), tuple(slopes)
 
 
 @jax.custom_jvp
