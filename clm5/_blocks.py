@@ -6,13 +6,44 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 COLUMNS_PER_BLOCK = {"cpu": 256}  # measured, benchmarks/notes.md
 KEPT = "kept for the gradient"  # everything else is made again: cheaper than its way through memory
 ELSEWHERE = 65536  # an accelerator wants wide batches; this bounds its memory
 
 
-def in_blocks[T](function: Callable[..., T], inputs, batch: tuple[int, ...]) -> T:
+def over_devices[T](function: Callable[..., T], *arguments, stacks: tuple[jax.Array, ...]) -> T:
+    """`function(shards, *arguments)`, where `shards` is the number of devices that it has to keep busy by itself.
+
+    On a mesh with explicit axes every device runs the function on its own columns (`jax.shard_map`), and results are
+    sharded along the batch as the arguments are. With automatic axes XLA divides the work, if it finds blocks that hold
+    an equal part of every shard.
+
+    Args:
+        function: its results have the batch axes first.
+        arguments: trees of arrays.
+        stacks: arrays with one axis after the leading ones, which broadcast to the batch; their shardings are read.
+    """
+    meshes = [mesh for x in stacks if not (mesh := jax.typeof(x).sharding.mesh).empty]
+    batch_spec = [None] * max(x.ndim - 1 for x in stacks)
+    for array in stacks:
+        sharding = jax.typeof(array).sharding
+        leading = sharding.spec[: array.ndim - 1]
+        for axis, name in enumerate(leading, start=len(batch_spec) - len(leading)):
+            batch_spec[axis] = batch_spec[axis] or name
+    if not any(batch_spec):
+        return function(meshes[0].size if meshes else 1, *arguments)
+    return jax.shard_map(
+        functools.partial(function, 1),
+        mesh=meshes[0],
+        in_specs=jax.tree.map(lambda x: jax.typeof(x).sharding.spec, arguments),
+        out_specs=PartitionSpec(*batch_spec),
+        check_vma=False,
+    )(*arguments)
+
+
+def in_blocks[T](function: Callable[..., T], inputs, batch: tuple[int, ...], shards: int = 1) -> T:
     """`function(inputs)`, for a batch of any size, in blocks of equal size one after the other.
 
     Args:
@@ -20,10 +51,10 @@ def in_blocks[T](function: Callable[..., T], inputs, batch: tuple[int, ...]) -> 
         inputs: arrays with one axis of their own, the last; those before it broadcast against `batch`.
         batch: shape of the batch; small ones, and single columns, are passed as they are.
 
-    With several devices every block has an equal part of each device's columns, if the batch is sharded along its first
+    With several shards every block has an equal part of each device's columns, if the batch is sharded along its first
     axis: nothing moves between devices.
     """
-    n, shards = math.prod(batch), jax.device_count()
+    n = math.prod(batch)
     shards = shards if n % shards == 0 else 1
     of_shard = n // shards
     n_blocks = -(-of_shard // COLUMNS_PER_BLOCK.get(jax.default_backend(), ELSEWHERE))
@@ -33,7 +64,8 @@ def in_blocks[T](function: Callable[..., T], inputs, batch: tuple[int, ...]) -> 
 
     def split(x):
         flat = jnp.broadcast_to(x, (*batch, x.shape[-1])).reshape(shards, of_shard, x.shape[-1])
-        filled = jnp.pad(flat, [(0, 0), (0, n_blocks * width - of_shard), (0, 0)], mode="edge")
+        missing = n_blocks * width - of_shard
+        filled = jnp.concatenate([flat, flat[:, :missing]], axis=1) if missing else flat
         return filled.reshape(shards, n_blocks, width, x.shape[-1])
 
     parts = jax.tree.map(split, inputs)

@@ -10,7 +10,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Real
 
-from clm5._blocks import in_blocks
+from clm5._blocks import in_blocks, over_devices
 from clm5._layers import Layers, PerColumn, per_layer
 from clm5._pytree import pytree
 from clm5.cascade import TURNOVER, Cascade, by_name, cascade
@@ -87,11 +87,14 @@ def simulate(theta: Real[ArrayLike, "*batch parameter"], forcing: Forcing, rules
 
 @functools.partial(jax.jit, static_argnames="rules")
 def _simulate(theta, forcing: Forcing, rules: str) -> SteadyState:
-    batch = jnp.broadcast_shapes(theta.shape[:-1], forcing.batch_shape)
-    means = climate(forcing, *(theta[..., INDEX[name]] for name in ("q10", "w_scaling")))
-    theta = jnp.broadcast_to(theta, (*batch, len(NAMES)))
-    inputs = (theta, means, of_rules(forcing.geometry, rules), forcing.annual_litter_input)
-    return in_blocks(functools.partial(_solve, rules=rules), inputs, batch)
+    def on_devices(shards, theta, forcing):
+        batch = jnp.broadcast_shapes(theta.shape[:-1], forcing.batch_shape)
+        means = climate(forcing, *(theta[..., INDEX[name]] for name in ("q10", "w_scaling")))
+        theta = jnp.broadcast_to(theta, (*batch, len(NAMES)))
+        inputs = (theta, means, of_rules(forcing.geometry, rules), forcing.annual_litter_input)
+        return in_blocks(functools.partial(_solve, rules=rules), inputs, batch, shards)
+
+    return over_devices(on_devices, theta, forcing, stacks=(theta, jnp.asarray(forcing.bedrock_layer)))
 
 
 def _solve(inputs: tuple, rules: str) -> SteadyState:
