@@ -9,8 +9,12 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 COLUMNS_PER_BLOCK = {"cpu": 256}  # measured, benchmarks/notes.md
-KEPT = "kept for the gradient"  # everything else is made again: cheaper than its way through memory
 ELSEWHERE = 65536  # an accelerator wants wide batches; this bounds its memory
+
+
+def _is_solve(primitive, *_, **__) -> bool:
+    """What a gradient keeps from its forward pass: solutions. All else is made again, which costs less than memory."""
+    return primitive.name == "custom_linear_solve"
 
 
 def over_devices[T](function: Callable[..., T], *arguments, stacks: tuple[jax.Array, ...]) -> T:
@@ -70,7 +74,7 @@ def in_blocks[T](function: Callable[..., T], inputs, batch: tuple[int, ...], sha
 
     parts = jax.tree.map(split, inputs)
 
-    @functools.partial(jax.checkpoint, prevent_cse=False, policy=jax.checkpoint_policies.save_only_these_names(KEPT))
+    @functools.partial(jax.checkpoint, prevent_cse=False, policy=_is_solve)
     def block(_, i):
         return None, function(jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, axis=1, keepdims=False), parts))
 

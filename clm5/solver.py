@@ -35,9 +35,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.ad_checkpoint import checkpoint_name
 
-from clm5._blocks import KEPT
 from clm5._layers import Layers, PerColumn, from_layer_above, from_layer_below
 
 Pools = tuple[Layers, ...]  # one array per pool
@@ -78,8 +76,7 @@ def steady_state(rates: Rates, source: Pools) -> Pools:
     def transpose_solve(_, g):
         return _sweeps(fixed, weight, tuple(w * g_p for w, g_p in zip(weight, g, strict=True)), transpose=True)
 
-    x = jax.lax.custom_linear_solve(lambda x: _left_side(rates, x), source, solve, transpose_solve)
-    return tuple(checkpoint_name(x_p, KEPT) for x_p in x)
+    return jax.lax.custom_linear_solve(lambda x: _left_side(rates, x), source, solve, transpose_solve)
 
 
 def largest(dtype) -> float:
