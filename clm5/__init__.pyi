@@ -20,3 +20,4 @@ from .posterior import save_posterior as save_posterior
 from .six_processes import PROCESSES as PROCESSES
 from .six_processes import Processes as Processes
 from .six_processes import processes as processes
+from .streaming import stream as stream

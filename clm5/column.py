@@ -15,7 +15,7 @@ from clm5._layers import Layers, PerColumn, per_layer
 from clm5._pytree import pytree
 from clm5.cascade import TURNOVER, Cascade, by_name, cascade
 from clm5.forcing import Forcing
-from clm5.geometry import Geometry, of_rules
+from clm5.geometry import Geometry, from_values
 from clm5.grid import LITTER_POOLS, N_LAYERS, POOLS, SOIL_POOLS, THICKNESS
 from clm5.litter import input_share
 from clm5.modifiers import Climate, climate, log_depth_scalar
@@ -91,7 +91,7 @@ def _simulate(theta, forcing: Forcing, rules: str) -> SteadyState:
         batch = jnp.broadcast_shapes(theta.shape[:-1], forcing.batch_shape)
         means = climate(forcing, *(theta[..., INDEX[name]] for name in ("q10", "w_scaling")))
         theta = jnp.broadcast_to(theta, (*batch, len(NAMES)))
-        inputs = (theta, means, of_rules(forcing.geometry, rules), forcing.annual_litter_input)
+        inputs = (theta, means, forcing.geometry[rules], forcing.annual_litter_input)
         return in_blocks(functools.partial(_solve, rules=rules), inputs, batch, shards)
 
     return over_devices(on_devices, theta, forcing, stacks=(theta, jnp.asarray(forcing.bedrock_layer)))
@@ -102,7 +102,8 @@ def _solve(inputs: tuple, rules: str) -> SteadyState:
     n_batch = inputs[0].ndim - 1
     first = jax.tree.map(functools.partial(_layers_first, n_batch=n_batch), inputs)
     # materialised as they will be read: otherwise every operation that reads them reads them across
-    return columns(*jax.lax.optimization_barrier(first), rules)
+    theta, means, geometry, annual_litter_input = jax.lax.optimization_barrier(first)
+    return columns(theta, means, from_values(geometry, rules), annual_litter_input, rules)
 
 
 def _layers_first(x: Float[Array, "*batch layer"], n_batch: int) -> Layers:
@@ -132,55 +133,31 @@ def columns(
     """
     p = by_name(theta)
     flows = cascade(theta)
+    annual = dict(zip(LITTER_POOLS, annual_litter_input, strict=True))  # gC m⁻² yr⁻¹
     thickness = per_layer(THICKNESS, p["beta"])
     mix = mixing(geometry.mixing, p["diffus"], p["cryo"], rules)
     mixing_rate = (mix.from_above + mix.from_below) / thickness
     log_depth = log_depth_scalar(p["efolding"])
     log_top, part = input_share(geometry.input_extent, p["beta"])
-
     rows = _rows(mix, log_depth, log_top, part, thickness)
-    decay_litter, decay_soil = means.litter * rows.depth, means.soil * rows.depth
-    exchange = (rows.above, rows.below)
+    decay = {pool: (means.litter if pool in LITTER_POOLS else means.soil) * rows.depth for pool in POOLS[1:]}
 
-    annual = dict(zip(LITTER_POOLS, annual_litter_input, strict=True))  # gC m⁻² yr⁻¹
-    top = largest(theta.dtype)
-    potential: dict[str, Layers] = {}
-    for pool, unit in _unit_litter(flows, decay_litter, exchange, rows.source).items():
-        arrives = annual[pool] + flows.fraction.get(("cwd", pool), 0.0) * annual["cwd"]
-        potential[pool] = jnp.where((arrives > 0) & (unit >= top), top, jnp.minimum(arrives * unit, top))
-
-    into = {pool: jnp.zeros_like(rows.source) for pool in SOIL_POOLS}
+    potential = _litter(flows, annual, decay["litter1"], rows)
+    into = dict.fromkeys(SOIL_POOLS, jnp.zeros_like(rows.source))
     for (donor, receiver), fraction in flows.fraction.items():
         if donor in potential and receiver in into:
-            into[receiver] += fraction * decay_litter * potential[donor]
-    zero = jnp.zeros_like(p["beta"])
-    fraction = tuple(tuple(flows.fraction.get((a, b), zero) for b in SOIL_POOLS) for a in SOIL_POOLS)
-    turnover = tuple(flows.tau[pool] + TURNOVER_FLOOR for pool in SOIL_POOLS)
-    soil = steady_state(Rates(decay_soil, fraction, turnover, *exchange), tuple(into.values()))
-    potential |= dict(zip(SOIL_POOLS, soil, strict=True))
-
-    respired = sum(
-        flows.respired[pool] * (decay_litter if pool in LITTER_POOLS else decay_soil) * potential[pool]
-        for pool in POOLS[1:]
-    )
-    # cwd does not mix: what falls on a layer decomposes there
-    receives = geometry.input_extent > 0
-    cwd_share, cwd_too_large = _exp_within(log_top - log_depth, receives)
-    decomposes = receives & (means.soil > 0)
-    cwd = annual["cwd"] * cwd_share * part / (jnp.where(decomposes, means.soil, 1.0) * thickness)
-    potential["cwd"] = jnp.where(decomposes, jnp.minimum(cwd, top), 0.0)
-    cwd_too_large |= receives & ~(means.soil > 0) & (annual["cwd"] > 0)
-
+            into[receiver] += fraction * decay[donor] * potential[donor]
+    potential |= _soil(flows, decay["soil1"], rows, into)
+    respired = sum(flows.respired[pool] * decay[pool] * potential[pool] for pool in POOLS[1:])
     overflow = _out_of_range(potential, rows.too_large, mixing_rate > 0)
-    infinite = {pool: overflow for pool in POOLS[1:]} | {"cwd": cwd_too_large | (potential["cwd"] >= top)}
-    half_scale = jnp.exp(0.5 * rows.log_scale)
-    pools = {
-        pool: jnp.where(infinite[pool] & (flows.tau[pool] > 0), jnp.inf, flows.tau[pool] * potential[pool])
-        for pool in POOLS
-    }
+    potential["cwd"], cwd_overflow = _cwd(annual["cwd"], means.soil, log_top - log_depth, part / thickness)
+
+    infinite = dict.fromkeys(POOLS, overflow) | {"cwd": cwd_overflow}
+    tau, half_scale = flows.tau, jnp.exp(0.5 * rows.log_scale)
+    pools = {q: jnp.where(infinite[q] & (tau[q] > 0), jnp.inf, tau[q] * potential[q]) for q in POOLS}
     state = {
         "soc": sum(pools[pool] for pool in SOIL_POOLS),
-        "pools": jnp.stack(list(pools.values())),
+        "pools": jnp.stack([pools[pool] for pool in POOLS]),
         "potential_decay": jnp.stack([jnp.where(infinite[pool], jnp.inf, potential[pool]) for pool in POOLS]),
         "respiration": jnp.where(overflow, jnp.inf, respired * half_scale * half_scale * thickness),
         "input_fraction": jnp.exp(log_top) * part,
@@ -188,21 +165,53 @@ def columns(
     }
     # no NaN may hide behind a comparison
     usable = ~(jnp.isnan(theta).any(axis=0) | jnp.isnan(geometry.input_extent[0]))
-    return SteadyState(**{name: _columns_first(jnp.where(usable, x, jnp.nan), usable.ndim) for name, x in state.items()})
+    return SteadyState(
+        **{name: _columns_first(jnp.where(usable, x, jnp.nan), usable.ndim) for name, x in state.items()}
+    )
 
 
-def _unit_litter(flows: Cascade, decay: Layers, exchange: tuple[Layers, Layers], source: Layers) -> dict[str, Layers]:
-    """Potential decay of litter1-3 per gC m⁻² yr⁻¹ of input to each.
+def _litter(flows: Cascade, annual: dict[str, PerColumn], decay: Layers, rows: "_Rows") -> dict[str, Layers]:
+    """Potential decay of litter1-3, gC m⁻³ yr⁻¹.
 
-    All litter enters along one profile, and litter2 and litter3 have one turnover time: two solutions serve the three.
+    All litter enters along one profile, and litter2 and litter3 have one turnover time: the three are multiples of two
+    solutions, for an input of 1 gC m⁻² yr⁻¹ to a pool of either turnover time.
     """
     kinds = ("litter1", "litter2")
     turnover = jnp.stack([flows.tau[pool] + TURNOVER_FLOOR for pool in kinds])
-    above, below = (g[:, None] for g in exchange)
+    above, below = rows.above[:, None], rows.below[:, None]
     rates = Rates(decay[:, None], ((jnp.zeros_like(turnover),),), (turnover,), above, below)
-    (unit,) = steady_state(rates, (jnp.broadcast_to(source[:, None], (N_LAYERS, *turnover.shape)),))
+    (unit,) = steady_state(rates, (jnp.broadcast_to(rows.source[:, None], (N_LAYERS, *turnover.shape)),))
     by_turnover = {TURNOVER[pool]: unit[:, i] for i, pool in enumerate(kinds)}
-    return {pool: by_turnover[TURNOVER[pool]] for pool in LITTER_POOLS[1:]}
+    top = largest(unit.dtype)
+    potential = {}
+    for pool in LITTER_POOLS[1:]:
+        of_unit = by_turnover[TURNOVER[pool]]
+        arrives = annual[pool] + flows.fraction.get(("cwd", pool), 0.0) * annual["cwd"]
+        potential[pool] = jnp.where((arrives > 0) & (of_unit >= top), top, jnp.minimum(arrives * of_unit, top))
+    return potential
+
+
+def _soil(flows: Cascade, decay: Layers, rows: "_Rows", source: dict[str, Layers]) -> dict[str, Layers]:
+    """Potential decay of soil1-3, gC m⁻³ yr⁻¹."""
+    nothing = jnp.zeros_like(flows.tau["soil1"])
+    fraction = tuple(tuple(flows.fraction.get((a, b), nothing) for b in SOIL_POOLS) for a in SOIL_POOLS)
+    turnover = tuple(flows.tau[pool] + TURNOVER_FLOOR for pool in SOIL_POOLS)
+    solution = steady_state(
+        Rates(decay, fraction, turnover, rows.above, rows.below), tuple(source[pool] for pool in SOIL_POOLS)
+    )
+    return dict(zip(SOIL_POOLS, solution, strict=True))
+
+
+def _cwd(annual: PerColumn, modifier: Layers, log_share_per_depth: Layers, part: Layers):
+    """Potential decay of cwd, gC m⁻³ yr⁻¹, and where it is out of range. It does not mix: what falls on a layer
+    decomposes there.
+    """
+    receives, decomposes = part > 0, (part > 0) & (modifier > 0)
+    share, too_large = _exp_within(log_share_per_depth, receives)
+    potential = annual * share * part / jnp.where(decomposes, modifier, 1.0)
+    top = largest(potential.dtype)
+    overflow = too_large | (potential >= top) | (receives & ~decomposes & (annual > 0))
+    return jnp.where(decomposes, jnp.minimum(potential, top), 0.0), overflow
 
 
 def _out_of_range(potential: dict[str, Layers], too_large, mixes) -> Bool[Array, "layer *#column"]:
@@ -237,7 +246,9 @@ def _rows(mix: Mixing, log_depth: Layers, log_top: Layers, part: Layers, thickne
     return _Rows(share * part / thickness, jnp.exp(log_depth - log_scale), above, below, log_scale, too_large)
 
 
-def _exp_within(exponent: Layers, receives: Bool[Array, "layer *#column"]) -> tuple[Layers, Bool[Array, "layer *#column"]]:
+def _exp_within(
+    exponent: Layers, receives: Bool[Array, "layer *#column"]
+) -> tuple[Layers, Bool[Array, "layer *#column"]]:
     """exp(exponent) where a layer receives carbon, kept finite, and where it had to be."""
     limit = math.log(float(jnp.finfo(exponent.dtype).max)) - 16.0
     safe = jnp.where(receives, exponent, 0.0)

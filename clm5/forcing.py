@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from clm5._arrays import AnyArray
 from clm5._pytree import pytree
-from clm5.geometry import geometry_rows
+from clm5.geometry import site_geometry
 from clm5.grid import N_LAYERS, N_MONTHS
 
 if TYPE_CHECKING:
@@ -53,14 +53,14 @@ class Forcing:
     _derived = ("geometry",)
 
     @property
-    def geometry(self) -> dict[str, Float[AnyArray, "*column row layer"]]:
+    def geometry(self) -> dict[str, Float[AnyArray, "*column value"]]:
         """What the site alone decides, per rule set (see `clm5.geometry`)."""
         return self.__dict__["geometry"]
 
     def __post_init__(self):
         self._check_shapes()
         depths = (self.active_layer_depth, self.active_layer_depth_last_year)
-        self.__dict__["geometry"] = geometry_rows(*depths, self.bedrock_layer)
+        self.__dict__["geometry"] = site_geometry(*depths, self.bedrock_layer)
 
     def _check_shapes(self) -> None:  # they are known even under `jit`
         stacks = set()

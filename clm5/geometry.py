@@ -1,13 +1,15 @@
 """What a site alone decides about its columns, made once per site and carried by `Forcing`: no parameter enters it."""
 
+import functools
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from clm5._arrays import AnyArray
+from clm5._derive import derive
+from clm5._layers import Layers
 from clm5.grid import N_LAYERS, N_MONTHS
 from clm5.litter import input_extent, is_frozen
 from clm5.options import RULES
@@ -15,67 +17,58 @@ from clm5.transport import MixingShape, bedrock_position, mixing_shape
 
 BLOCK = 1024  # sites
 
-Rows = Float[AnyArray, "*column row layer"]
+Values = Float[AnyArray, "*column value"]
 
 
 class Geometry(NamedTuple):
-    """The site-only quantities of one rule set, each (*column, layer); all NaN for a site that it cannot use."""
+    """The site-only quantities of one rule set, layers along the first axis; NaN for a site that it cannot use."""
 
-    input_extent: Float[AnyArray, "*column layer"]  # m, see clm5.litter
+    input_extent: Layers  # m, see clm5.litter
     mixing: MixingShape
 
 
-def n_rows(rules: str) -> int:
+def n_arrays(rules: str) -> int:
     """How many arrays `Geometry` has under a rule set: conservative rules read the first three."""
     return 3 if rules == "conservative" else 6
 
 
-def geometry_rows(
+def site_geometry(
     active_layer_depth: Float[AnyArray, "*column month"],
     last_year: Float[AnyArray, "*column month"],
     bedrock_layer: Float[AnyArray, "*column month"],
-) -> dict[str, Rows]:
-    """The rows of every rule set, in the dtype and of the kind (NumPy, JAX, traced) of the active layer's depth."""
+) -> dict[str, Values]:
+    """The arrays of every rule set's `Geometry` end to end, of the kind that the fields are (`clm5._derive`)."""
     fields = (active_layer_depth, last_year, bedrock_layer)
-    if any(isinstance(field, jax.core.Tracer) for field in fields):
-        depth, last_year, bedrock_layer = (jnp.asarray(field) for field in fields)
-        return {rules: _rows(depth, last_year, bedrock_layer, rules) for rules in RULES}
-    # NumPy compiles nothing, and leaves the global precision alone
-    depth, last, bedrock = (np.asarray(field) for field in fields)
-    dtype = depth.dtype if np.issubdtype(depth.dtype, np.floating) else np.dtype(float)
-    rows = {rules: _rows_of_stack(depth.astype(dtype), last.astype(dtype), bedrock, rules) for rules in RULES}
-    if not isinstance(active_layer_depth, jax.Array):
-        return rows
-    with jax.enable_x64(dtype == np.float64):
-        return {rules: jax.device_put(array, active_layer_depth.sharding) for rules, array in rows.items()}
+    return {rules: derive(functools.partial(_values_by_block, rules=rules), *fields) for rules in RULES}
 
 
-def of_rules(rows: dict[str, Rows], rules: str) -> Geometry:
-    """The geometry of a rule set, from what `geometry_rows` returned."""
-    found = [rows[rules][..., row, :] for row in range(n_rows(rules))]
-    unused = [jnp.zeros_like(found[0])] * (1 + len(MixingShape._fields) - len(found))
-    return Geometry(found[0], MixingShape(*found[1:], *unused))
+def from_values(values: Float[Array, "value *#column"], rules: str) -> Geometry:
+    """The geometry of a rule set, from what `site_geometry` returned with its last axis moved to the front."""
+    extent, *mixing = values.reshape(n_arrays(rules), N_LAYERS, *values.shape[1:])
+    unused = [jnp.zeros_like(extent)] * (len(MixingShape._fields) - len(mixing))
+    return Geometry(extent, MixingShape(*mixing, *unused))
 
 
-def _rows_of_stack(active_layer_depth, last_year, bedrock_layer, rules: str):
-    """As `_rows`, for NumPy arrays with any leading axes, a block at a time: a site has 252 monthly values."""
+def _values_by_block(active_layer_depth, last_year, bedrock_layer, rules: str):
+    """`_values`, for NumPy a block of columns at a time: a column has 252 monthly values on the way."""
+    if not isinstance(active_layer_depth, np.ndarray):
+        return _values(active_layer_depth, last_year, bedrock_layer, rules)
     stack = active_layer_depth.shape[:-1]
-    flat = [x.reshape(-1, N_MONTHS) for x in (active_layer_depth, last_year, bedrock_layer)]
-    rows = np.empty((len(flat[0]), n_rows(rules), N_LAYERS), active_layer_depth.dtype)
-    for start in range(0, len(rows), BLOCK):
+    depth, last, bedrock = (x.reshape(-1, N_MONTHS) for x in (active_layer_depth, last_year, bedrock_layer))
+    values = np.empty((len(depth), n_arrays(rules) * N_LAYERS), depth.dtype)
+    for start in range(0, len(values), BLOCK):
         part = slice(start, start + BLOCK)
-        rows[part] = _rows(*(x[part] for x in flat), rules)
-    return rows.reshape(*stack, *rows.shape[1:])
+        values[part] = _values(depth[part], last[part], bedrock[part], rules)
+    return values.reshape(*stack, -1)
 
 
-def _rows(active_layer_depth, last_year, bedrock_layer, rules: str):
+def _values(active_layer_depth, last_year, bedrock_layer, rules: str):
     xp = active_layer_depth.__array_namespace__()
-    dtype = active_layer_depth.dtype
     bedrock = bedrock_position(bedrock_layer, rules)
     shape = mixing_shape(xp.maximum(active_layer_depth, last_year), bedrock, rules)
     extent = input_extent(is_frozen(active_layer_depth, last_year, rules), bedrock, rules)
-    rows = [xp.broadcast_to(extent, shape.bio.shape), *shape][: n_rows(rules)]
+    values = xp.concat([xp.broadcast_to(extent, shape.bio.shape), *shape][: n_arrays(rules)], axis=-1)
     usable = ~xp.isnan(xp.sum(active_layer_depth + last_year, axis=-1) + xp.sum(bedrock_layer, axis=-1))
     if rules == "proda":
         usable = usable & (bedrock_layer[..., 0] <= N_LAYERS)
-    return xp.where(usable[..., None, None], xp.stack(rows, axis=-2), xp.nan).astype(dtype)
+    return xp.where(usable[..., None], values, xp.nan).astype(active_layer_depth.dtype)

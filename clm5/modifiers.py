@@ -44,7 +44,9 @@ def temperature_scalar(temperature: Float[Array, "*#shape"], q10: Float[Array, "
     return jnp.exp((jnp.log(q10) / 10.0) * (temperature - T_REF))
 
 
-def water_modifier(water_scalar: Float[Array, "*#shape"], w_scaling: Float[Array, "*#shape"]) -> Float[Array, "*#shape"]:
+def water_modifier(
+    water_scalar: Float[Array, "*#shape"], w_scaling: Float[Array, "*#shape"]
+) -> Float[Array, "*#shape"]:
     """r_W = min(w_scaling · water_scalar, 1), dimensionless; w_scaling is floored at `W_SCALING_FLOOR`."""
     return jnp.minimum(jnp.maximum(w_scaling, W_SCALING_FLOOR) * water_scalar, 1.0)
 
@@ -102,11 +104,15 @@ def _climate_jvp(primals, tangents):
 def _monthly_means(*monthly: Float[Array, "*#column layer month"]) -> tuple[Float[Array, "*column layer"], ...]:
     """Means over the last axis of several arrays in one pass: a `reduce` of many operands, which has no derivative."""
     monthly = tuple(jnp.broadcast_arrays(*monthly))
-    start = tuple(np.zeros((), x.dtype) for x in monthly)
-    sums = jax.lax.reduce(monthly, start, lambda a, b: tuple(x + y for x, y in zip(a, b, strict=True)), [monthly[0].ndim - 1])
-    return tuple(x / N_MONTHS for x in sums)
+
+    def add(left, right):
+        return tuple(a + b for a, b in zip(left, right, strict=True))
+
+    zeros = tuple(np.zeros((), x.dtype) for x in monthly)
+    return tuple(x / N_MONTHS for x in jax.lax.reduce(monthly, zeros, add, [monthly[0].ndim - 1]))
 
 
 @_monthly_means.defjvp
 def _monthly_means_jvp(primals, tangents):
-    return _monthly_means(*primals), tuple(jnp.mean(jnp.broadcast_to(t, jnp.broadcast_shapes(*(x.shape for x in primals))), axis=-1) for t in tangents)
+    shape = jnp.broadcast_shapes(*(x.shape for x in primals))
+    return _monthly_means(*primals), tuple(jnp.mean(jnp.broadcast_to(t, shape), axis=-1) for t in tangents)

@@ -95,19 +95,34 @@ def _middle_weights(upper, lower):
     return _linear_weights(0.5 * (upper + lower))
 
 
+def _pieces() -> tuple[np.ndarray, ...]:
+    """The profile's pieces above and below every node: their ends (m), and the node's weight there, slope · z + start.
+
+    The first piece and the last are constant and reach to infinity. Each array is (side, layer).
+    """
+    ends = np.array([[-np.inf, *NODE[:-1]], [*NODE[1:], np.inf]])
+    upper, lower = np.stack([ends[0], NODE]), np.stack([NODE, ends[1]])
+    slope = np.array([[1.0], [-1.0]]) / (lower - upper)
+    zero_at = np.where(np.isfinite(ends), ends, 0.0)
+    return upper, lower, slope, np.where(np.isfinite(ends), -slope * zero_at, 1.0)
+
+
 def _horizon_weights(upper: Float[Array, "*shape"], lower: Float[Array, "*shape"]) -> Float[Array, "*shape layer"]:
     """Weights of the nodes in the mean of the profile over each horizon: exact for the piecewise-linear profile.
 
     Each piece between two nodes (and each end) is linear, so that its mean over an interval is its value in the middle.
     """
-    ends = jnp.asarray(np.concatenate([[-np.inf], NODE, [np.inf]]), upper.dtype)
     a, b = upper[..., None], lower[..., None]
-    start, stop = jnp.maximum(a, ends[:-1]), jnp.minimum(b, ends[1:])
-    length = jnp.maximum(stop - start, 0.0)  # (..., piece)
     thin = (b - a) < THINNEST
-    share = length / jnp.where(thin, 1.0, b - a)
-    middle = _linear_weights(jnp.where(length > 0, 0.5 * (start + stop), 0.0))  # (..., piece, layer)
-    return jnp.where(thin, _middle_weights(upper, lower), jnp.sum(share[..., None] * middle, axis=-2))
+    per_thickness = 1.0 / jnp.where(thin, 1.0, b - a)
+
+    def from_piece(top, bottom, slope, start):
+        first, last = jnp.maximum(a, top), jnp.minimum(b, bottom)
+        share = jnp.maximum(last - first, 0.0) * per_thickness
+        return share * jnp.clip(slope * (0.5 * (first + last)) + start, 0.0, 1.0)
+
+    above, below = zip(*(constants.astype(upper.dtype) for constants in _pieces()), strict=True)
+    return jnp.where(thin, _middle_weights(upper, lower), from_piece(*above) + from_piece(*below))
 
 
 def _pchip(soc: Float[Array, "layer"], z: Float[Array, "horizon"]) -> Float[Array, "horizon"]:

@@ -6,10 +6,10 @@ the three soil pools (P = 3), each row of M x = source reads
     decay[j] · (x[p][j] − Σ_q fraction[q][p] x[q][j])
         + τ[p] · (above[j] · (x[p][j] − x[p][j−1]) + below[j] · (x[p][j] − x[p][j+1]))  =  source[p][j]
 
-with turnover times τ and mixing rates above and below, all divided by any factor of the layer. M is an M-matrix, but an ordinary factorisation
-loses all digits where decomposition is slow against mixing: it subtracts what comes back from what went out. Mixing
-alone has zero row sums, and with the weights w = (I − fractionᵀ)⁻¹ · 1 of the pools, M w = decay exactly. So substitute
-x = w y: now every row is
+with turnover times τ and mixing rates above and below, all divided by any factor of the layer. M is an M-matrix, but an
+ordinary factorisation loses all digits where decomposition is slow against mixing: it subtracts what comes back from
+what went out. Mixing alone has zero row sums, and with the weights w = (I − fractionᵀ)⁻¹ · 1 of the pools, M w = decay
+exactly. So substitute x = w y: now every row is
 
     e y[i] + Σ_l R[i, l] (y[i] − y[l]) = source[i],      e = decay ≥ 0,   R ≥ 0,
 

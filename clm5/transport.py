@@ -39,13 +39,16 @@ class Mixing(NamedTuple):
 
 
 class MixingShape(NamedTuple):
-    """What a site alone says of its mixing, annual means per layer j at its lower face, NumPy or JAX."""
+    """What a site alone says of its mixing, annual means per layer j at its lower face, NumPy or JAX.
 
-    bio: Float[AnyArray, "*column layer"]  # conductance per unit of diffus, m⁻¹
-    cryo: Float[AnyArray, "*column layer"]  # conductance per unit of cryo, m⁻¹
-    background: Float[AnyArray, "*column layer"]  # published rules: conductance of their "no transport", m yr⁻¹
-    upwind: Float[AnyArray, "*column layer"]  # the same times Patankar's power law, for the layer below
-    below_bedrock: Float[AnyArray, "*column layer"]  # published rules: 1 in layers at or below bedrock, else 0
+    Layers are last where it is made and first where it is used.
+    """
+
+    bio: Float[AnyArray, "..."]  # conductance per unit of diffus, m⁻¹
+    cryo: Float[AnyArray, "..."]  # conductance per unit of cryo, m⁻¹
+    background: Float[AnyArray, "..."]  # published rules: conductance of their "no transport", m yr⁻¹
+    upwind: Float[AnyArray, "..."]  # the same times Patankar's power law, for the layer below
+    below_bedrock: Float[AnyArray, "..."]  # published rules: 1 in layers at or below bedrock, else 0
 
 
 def bedrock_position(bedrock_layer: Float[AnyArray, "*column month"], rules: str) -> Int[AnyArray, "*column"]:
@@ -131,7 +134,7 @@ def mixing_shape(
     shallow = (active_layer > 0) & ~deep
     share_deep = xp.mean(deep.astype(dtype), axis=-1)[..., None]
     share_frozen = xp.mean((~deep & ~shallow).astype(dtype), axis=-1)[..., None]
-    whole = _above_bedrock(bedrock).astype(dtype)
+    whole = xp.asarray(_above_bedrock(bedrock), dtype=dtype)
     cryo_monthly = cryoturbation_shape(active_layer, bedrock[..., None], rules)
 
     def mean_of_shallow(monthly):
@@ -152,7 +155,7 @@ def mixing_shape(
         cryo,
         mean_of_background(lambda background: background),
         mean_of_background(lambda background: background * _power_law(background)),
-        (np.arange(N_LAYERS) >= bedrock[..., None]).astype(dtype),
+        xp.asarray(np.arange(N_LAYERS) >= bedrock[..., None], dtype=dtype),
     )
 
 
