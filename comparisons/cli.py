@@ -1,7 +1,6 @@
 """The command `binn`. It parses, calls and prints; heavy imports wait inside the commands."""
 
 import importlib.metadata
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +8,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
+
+from comparisons.launch import Launch
 
 app = App(
     name="binn",
@@ -105,10 +106,10 @@ SitesFile = Annotated[Path, Parameter(help="site file, netCDF or Zarr")]
 
 
 @app.command
-def demo(*, out: Out = Path("binn-demo"), seed: Seed = 0) -> None:
+def demo(*, out: Out = Path("binn-demo"), seed: Seed = 0, launch: Launch | None = None) -> None:
     """Run the whole chain on virtual sites with known parameters, in about three minutes, and write the report."""
     _refuse_existing(out)
-    _prepare_jax()
+    (launch or Launch()).start()
     import clm5
     from comparisons.chain import Plan, run_chain
     from comparisons.demo import DEMO_SITES, demo_plan
@@ -132,11 +133,12 @@ def run(
     model: Model | None = None,
     network: Network | None = None,
     sampler: Sampler | None = None,
+    launch: Launch | None = None,
 ) -> None:
     """Run the whole chain on a site file: train, sample, compare, report."""
     if not resume:
         _refuse_existing(out, hint="To take up an interrupted run there, add --resume.")
-    _prepare_jax()
+    (launch or Launch()).start()
     import clm5
     from comparisons.chain import Plan, run_chain
 
@@ -156,11 +158,12 @@ def train(
     seed: Seed = 0,
     model: Model | None = None,
     network: Network | None = None,
+    launch: Launch | None = None,
 ) -> None:
     """Train a network on a site file and write its Monte Carlo dropout posterior, OUT/posterior.nc."""
     if not resume:
         _refuse_existing(out, hint="To take up an interrupted run there, add --resume.")
-    _prepare_jax()
+    (launch or Launch()).start()
     import binn
     import clm5
     from comparisons.chain import describe_training
@@ -182,11 +185,12 @@ def sample(
     seed: Seed = 0,
     model: Model | None = None,
     sampler: Sampler | None = None,
+    launch: Launch | None = None,
 ) -> None:
     """Sample the posterior at every site of a site file by NUTS and write OUT/posterior.nc."""
     if not resume:
         _refuse_existing(out, hint="To take up an interrupted run there, add --resume.")
-    _prepare_jax()
+    (launch or Launch()).start()
     import numpy as np
 
     import bayes
@@ -232,9 +236,11 @@ def virtual(
     bounds: Literal["binn", "proda"] = "binn",
     rules: Literal["conservative", "proda", "binn"] = "conservative",
     sigma: Annotated[float, Parameter(help="error of a measured horizon, of ln SOC")] = 0.2,
+    launch: Launch | None = None,
 ) -> None:
     """Make virtual sites with known parameters."""
     _refuse_existing(out)
+    (launch or Launch()).start()
     import clm5
 
     data = clm5.sites.virtual(n, seed=seed, bounds=bounds, rules=rules, sigma=sigma)
@@ -276,14 +282,6 @@ def check(sites: SitesFile) -> None:
 def _refuse_existing(out: Path, hint: str = "Name another one with --out.") -> None:
     if out.exists():
         raise FileExistsError(f"{out} exists and is not overwritten. {hint}")
-
-
-def _prepare_jax() -> None:
-    """One JAX device per core, so that sites are sampled side by side; a command's business, before JAX starts."""
-    flag = "--xla_force_host_platform_device_count"
-    if flag not in os.environ.get("XLA_FLAGS", ""):
-        devices = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}={min(devices, 16)}".strip()
 
 
 def _say(line: str) -> None:

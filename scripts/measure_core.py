@@ -1,14 +1,13 @@
-"""Figures of the core: errors against the golden columns, carbon balance, the dense solve beside ours, time per column.
+"""Figures of the core: errors against the golden columns, carbon balance, the dense solve beside ours.
 
     uv run python scripts/measure_core.py [GOLDEN_FOLDER]
 
 Without a folder, the 21 columns in tests/clm5/golden are used; with the folder of the two reference files, all 64.
+What the core costs: `python -m benchmarks`.
 """
 
 import argparse
 import platform
-import statistics
-import time
 from pathlib import Path
 
 import jax
@@ -19,8 +18,6 @@ import clm5
 from clm5 import dense
 
 COPY = Path(__file__).resolve().parent.parent / "tests" / "clm5" / "golden" / "reference_columns.npz"
-COLUMNS = 4096  # for timing
-REPEATS = 7
 
 
 def load(folder: Path | None) -> tuple[clm5.Forcing, dict[tuple[str, str], tuple]]:
@@ -55,19 +52,6 @@ def worst(found, exact) -> np.ndarray:
     return np.abs(np.asarray(found) - exact).max(1) / exact.max(1)
 
 
-def seconds(run, *args) -> tuple[float, float]:
-    """Time of the first call (compilation), and the median of `REPEATS` further ones."""
-    began = time.perf_counter()
-    jax.block_until_ready(run(*args))
-    first = time.perf_counter() - began
-    times = []
-    for _ in range(REPEATS):
-        began = time.perf_counter()
-        jax.block_until_ready(run(*args))
-        times.append(time.perf_counter() - began)
-    return first, statistics.median(times)
-
-
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -93,17 +77,6 @@ def main() -> None:
         put_in = np.asarray(forcing.annual_litter_input).sum(-1)
         balance = np.asarray(own.respiration).sum(-1) / put_in - 1
         print(f"              conservative: respiration / input − 1 at most {np.abs(balance).max():.1e}")
-
-    repeat = -(-COLUMNS // forcing.batch_shape[0])
-    many = jax.tree.map(lambda x: jnp.concatenate([x] * repeat)[:COLUMNS], forcing)
-    theta = clm5.ParameterSpace("binn").physical(np.random.default_rng(0).uniform(0.02, 0.98, (COLUMNS, 21)))
-    forward = jax.jit(lambda t: clm5.simulate(t, many).soc)
-    gradient = jax.jit(jax.grad(lambda t: jnp.log(clm5.simulate(t, many).soc[:, :12]).sum()))
-    for name, run in (("forward", forward), ("value and gradient", gradient)):
-        first, median = seconds(run, theta)
-        print(
-            f"{name}: {1e6 * median / COLUMNS:.1f} µs a column ({COLUMNS} columns, float64), first call {first:.1f} s"
-        )
 
 
 if __name__ == "__main__":
