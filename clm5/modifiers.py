@@ -84,7 +84,7 @@ def _climate_jvp(primals, tangents):
     temperature, water, oxygen, nitrogen, q10, w_scaling = primals
     *of_forcing, dq10, dw_scaling = tangents
     if any(not isinstance(tangent, SymbolicZero) for tangent in of_forcing):
-        plain = [jnp.zeros(t.shape, t.dtype) if isinstance(t, SymbolicZero) else t for t in tangents]
+        plain = tuple(jnp.zeros(t.shape, t.dtype) if isinstance(t, SymbolicZero) else t for t in tangents)
         return jax.jvp(_climate.fun, primals, plain)
     warm, wet = temperature_scalar(temperature, q10), water_modifier(water, w_scaling)
     monthly = warm * wet * oxygen
