@@ -140,7 +140,9 @@ def columns(
     log_depth = log_depth_scalar(p["efolding"])
     log_top, part = input_share(geometry.input_extent, p["beta"])
     rows = _rows(mix, log_depth, log_top, part, thickness)
-    decay = {pool: (means.litter if pool in LITTER_POOLS else means.soil) * rows.depth for pool in POOLS[1:]}
+    idle = (part <= 0) & (mixing_rate <= 0)  # a layer that never sees carbon: nothing divides by its zero modifier
+    modifier = {"litter": jnp.where(idle, 1.0, means.litter), "soil": jnp.where(idle, 1.0, means.soil)}
+    decay = {pool: modifier["litter" if pool in LITTER_POOLS else "soil"] * rows.depth for pool in POOLS[1:]}
 
     potential = _litter(flows, annual, decay["litter1"], rows)
     into = dict.fromkeys(SOIL_POOLS, jnp.zeros_like(rows.source))
@@ -154,7 +156,8 @@ def columns(
 
     infinite = dict.fromkeys(POOLS, overflow) | {"cwd": cwd_overflow}
     tau, half_scale = flows.tau, jnp.exp(0.5 * rows.log_scale)
-    pools = {q: jnp.where(infinite[q] & (tau[q] > 0), jnp.inf, tau[q] * potential[q]) for q in POOLS}
+    nothing_to_inf = {q: jnp.where(tau[q] > 0, jnp.inf, 0.0) for q in POOLS}  # turnover 0 holds no carbon, ever
+    pools = {q: jnp.where(infinite[q], nothing_to_inf[q], tau[q] * potential[q]) for q in POOLS}
     state = {
         "soc": sum(pools[pool] for pool in SOIL_POOLS),
         "pools": jnp.stack([pools[pool] for pool in POOLS]),
