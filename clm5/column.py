@@ -21,7 +21,7 @@ from clm5.litter import input_share
 from clm5.modifiers import Climate, climate, log_depth_scalar
 from clm5.options import RULES
 from clm5.parameters import INDEX, NAMES
-from clm5.solver import Rates, largest, steady_state
+from clm5.solver import Rates, Solution, largest, steady_state
 from clm5.transport import Mixing, mixing
 
 
@@ -47,9 +47,9 @@ class SteadyState:
         return jnp.sum(self.soc * jnp.asarray(THICKNESS, self.pools.dtype), axis=-1)
 
 
-TURNOVER_FLOOR = (
-    1e-15  # yr, added to turnover times where they multiply mixing: bounds pool / turnover at a turnover of 0
-)
+LARGEST_SOURCE, LARGEST_UNIT = 30.0, 45.0  # natural logarithms, float32: 1e13 and 3e19 gC m⁻³
+
+Overflow = Bool[Array, "layer *#column"]
 
 
 def simulate(theta: Real[ArrayLike, "*batch parameter"], forcing: Forcing, rules: str = "conservative") -> SteadyState:
@@ -140,28 +140,41 @@ def columns(
     log_depth = log_depth_scalar(p["efolding"])
     log_top, part = input_share(geometry.input_extent, p["beta"])
     rows = _rows(mix, log_depth, log_top, part, thickness)
-    idle = (part <= 0) & (mixing_rate <= 0)  # a layer that never sees carbon: nothing divides by its zero modifier
-    modifier = {"litter": jnp.where(idle, 1.0, means.litter), "soil": jnp.where(idle, 1.0, means.soil)}
-    decay = {pool: modifier["litter" if pool in LITTER_POOLS else "soil"] * rows.depth for pool in POOLS[1:]}
-
-    potential = _litter(flows, annual, decay["litter1"], rows)
+    mixes, works = jax.lax.optimization_barrier((mixing_rate > 0, jnp.minimum(means.litter, means.soil) > 0))
+    steady = works | (mixes & (mixes & works).any(axis=0))  # decomposes, or exchanges with a layer that does
+    modifier = Climate(*(jnp.where(steady, modifier, 1.0) for modifier in means))
+    flux, potential, overflow = _litter(flows, annual, modifier.litter * rows.depth, rows)
     into = dict.fromkeys(SOIL_POOLS, jnp.zeros_like(rows.source))
     for (donor, receiver), fraction in flows.fraction.items():
-        if donor in potential and receiver in into:
-            into[receiver] += fraction * decay[donor] * potential[donor]
-    potential |= _soil(flows, decay["soil1"], rows, into)
-    respired = sum(flows.respired[pool] * decay[pool] * potential[pool] for pool in POOLS[1:])
-    overflow = _out_of_range(potential, rows.too_large, mixing_rate > 0)
-    potential["cwd"], cwd_overflow = _cwd(annual["cwd"], means.soil, log_top - log_depth, part / thickness)
+        if donor in flux and receiver in into:
+            into[receiver] += fraction * flux[donor]
+    soil = _soil(flows, modifier.soil * rows.depth, rows, into)
+    flux |= dict(zip(SOIL_POOLS, soil.flux, strict=True))
+    potential |= dict(zip(SOIL_POOLS, soil.potential, strict=True))
+    respired = sum(flows.respired[pool] * flux[pool] for pool in POOLS[1:])
+    overflow = jax.lax.optimization_barrier(overflow | soil.overflow)
+    # through mixing, every layer has a part in every other
+    overflow = overflow | (mixes & (mixes & overflow).any(axis=0))
+    overflow = overflow | (~steady & (mixes | (part > 0)) & (sum(annual.values()) > 0))
+    cwd, cwd_overflow = _cwd(annual["cwd"], means.soil, log_top - log_depth, part / thickness)
 
-    infinite = dict.fromkeys(POOLS, overflow) | {"cwd": cwd_overflow}
-    tau, half_scale = flows.tau, jnp.exp(0.5 * rows.log_scale)
-    nothing_to_inf = {q: jnp.where(tau[q] > 0, jnp.inf, 0.0) for q in POOLS}  # turnover 0 holds no carbon, ever
-    pools = {q: jnp.where(infinite[q], nothing_to_inf[q], tau[q] * potential[q]) for q in POOLS}
+    potential["cwd"] = cwd
+
+    unit = dict.fromkeys(POOLS[1:], jnp.exp(rows.log_unit)) | {"cwd": jnp.ones_like(rows.log_unit)}
+    infinite = dict.fromkeys(POOLS[1:], overflow) | {"cwd": cwd_overflow}
+    half_scale = jnp.exp(0.5 * (rows.log_scale + rows.log_unit))
+    most = largest(rows.source.dtype)
+    pools = {}
+    for pool in POOLS:
+        tau = flows.tau[pool]
+        full = jnp.where(tau > 0, jnp.inf, 0.0)  # turnover 0 holds no carbon, ever
+        pools[pool] = jnp.where(infinite[pool], full, tau * potential[pool] * unit[pool])
+        infinite[pool] |= potential[pool] >= most
+        potential[pool] = jnp.where(infinite[pool], jnp.inf, potential[pool] * unit[pool])
     state = {
         "soc": sum(pools[pool] for pool in SOIL_POOLS),
         "pools": jnp.stack([pools[pool] for pool in POOLS]),
-        "potential_decay": jnp.stack([jnp.where(infinite[pool], jnp.inf, potential[pool]) for pool in POOLS]),
+        "potential_decay": jnp.stack([potential[pool] for pool in POOLS]),
         "respiration": jnp.where(overflow, jnp.inf, respired * half_scale * half_scale * thickness),
         "input_fraction": jnp.exp(log_top) * part,
         "mixing_rate": mixing_rate,
@@ -173,66 +186,68 @@ def columns(
     )
 
 
-def _litter(flows: Cascade, annual: dict[str, PerColumn], decay: Layers, rows: "_Rows") -> dict[str, Layers]:
-    """Potential decay of litter1-3, gC m⁻³ yr⁻¹.
+class _Litter(NamedTuple):
+    flux: dict[str, Layers]  # per pool, see `Solution`
+    potential: dict[str, Layers]
+    overflow: Overflow
+
+
+def _litter(flows: Cascade, annual: dict[str, PerColumn], decay: Layers, rows: "_Rows") -> "_Litter":
+    """Potential decay and flux of litter1-3, gC m⁻³ yr⁻¹.
 
     All litter enters along one profile, and litter2 and litter3 have one turnover time: the three are multiples of two
     solutions, for an input of 1 gC m⁻² yr⁻¹ to a pool of either turnover time.
     """
     kinds = ("litter1", "litter2")
-    turnover = jnp.stack([flows.tau[pool] + TURNOVER_FLOOR for pool in kinds])
-    above, below = rows.above[:, None], rows.below[:, None]
-    rates = Rates(decay[:, None], ((jnp.zeros_like(turnover),),), (turnover,), above, below)
-    (unit,) = steady_state(rates, (jnp.broadcast_to(rows.source[:, None], (N_LAYERS, *turnover.shape)),))
-    by_turnover = {TURNOVER[pool]: unit[:, i] for i, pool in enumerate(kinds)}
-    top = largest(unit.dtype)
-    potential = {}
+    turnover = jnp.stack([flows.tau[pool] for pool in kinds])
+    rates = Rates(decay[:, None], ((jnp.zeros_like(turnover),),), (turnover,), rows.above[:, None], rows.below[:, None])
+    unit = steady_state(rates, (jnp.broadcast_to(rows.source[:, None], (N_LAYERS, *turnover.shape)),))
+    by_turnover = {TURNOVER[pool]: i for i, pool in enumerate(kinds)}
+    flux, potential, overflow = {}, {}, jnp.zeros_like(rows.too_large)
     for pool in LITTER_POOLS[1:]:
-        of_unit = by_turnover[TURNOVER[pool]]
-        arrives = annual[pool] + flows.fraction.get(("cwd", pool), 0.0) * annual["cwd"]
-        potential[pool] = jnp.where((arrives > 0) & (of_unit >= top), top, jnp.minimum(arrives * of_unit, top))
-    return potential
+        # where there is none, no derivative goes through it: it may be larger than a number
+        woody = jnp.where(annual["cwd"] > 0, flows.fraction.get(("cwd", pool), 0.0) * annual["cwd"], 0.0)
+        arrives = annual[pool] + woody
+        i = by_turnover[TURNOVER[pool]]
+        flux[pool], potential[pool] = arrives * unit.flux[0][:, i], arrives * unit.potential[0][:, i]
+        overflow = overflow | ((arrives > 0) & (unit.overflow[:, i] | rows.too_large))
+    return _Litter(flux, potential, overflow)
 
 
-def _soil(flows: Cascade, decay: Layers, rows: "_Rows", source: dict[str, Layers]) -> dict[str, Layers]:
-    """Potential decay of soil1-3, gC m⁻³ yr⁻¹."""
+def _soil(flows: Cascade, decay: Layers, rows: "_Rows", source: dict[str, Layers]) -> Solution:
+    """Potential decay and flux of soil1-3, gC m⁻³ yr⁻¹."""
     nothing = jnp.zeros_like(flows.tau["soil1"])
     fraction = tuple(tuple(flows.fraction.get((a, b), nothing) for b in SOIL_POOLS) for a in SOIL_POOLS)
-    turnover = tuple(flows.tau[pool] + TURNOVER_FLOOR for pool in SOIL_POOLS)
-    solution = steady_state(
+    turnover = tuple(flows.tau[pool] for pool in SOIL_POOLS)
+    return steady_state(
         Rates(decay, fraction, turnover, rows.above, rows.below), tuple(source[pool] for pool in SOIL_POOLS)
     )
-    return dict(zip(SOIL_POOLS, solution, strict=True))
 
 
-def _cwd(annual: PerColumn, modifier: Layers, log_share_per_depth: Layers, part: Layers):
+def _cwd(annual: PerColumn, modifier: Layers, log_share_per_depth: Layers, part: Layers) -> tuple[Layers, Overflow]:
     """Potential decay of cwd, gC m⁻³ yr⁻¹, and where it is out of range. It does not mix: what falls on a layer
     decomposes there.
     """
-    receives, decomposes = part > 0, (part > 0) & (modifier > 0)
-    share, too_large = _exp_within(log_share_per_depth, receives)
-    potential = annual * share * part / jnp.where(decomposes, modifier, 1.0)
-    top = largest(potential.dtype)
-    overflow = too_large | (potential >= top) | (receives & ~decomposes & (annual > 0))
-    return jnp.where(decomposes, jnp.minimum(potential, top), 0.0), overflow
-
-
-def _out_of_range(potential: dict[str, Layers], too_large, mixes) -> Bool[Array, "layer *#column"]:
-    """Layers in which a mixing pool, or what feeds it, left the range of the dtype: through mixing, a whole column."""
-    most = functools.reduce(jnp.maximum, (potential[pool] for pool in POOLS[1:]))
-    overflow, mixes = jax.lax.optimization_barrier((too_large | (most >= largest(most.dtype)), mixes))
-    return overflow | (mixes & (overflow & mixes).any(axis=0))
+    share, too_large = _exp_within(log_share_per_depth, part > 0)
+    arrives = annual * share * part
+    holds = arrives < largest(arrives.dtype) * modifier
+    overflow = (too_large | ~holds) & (arrives > 0)
+    return jnp.where(overflow, 0.0, arrives / jnp.where(holds, modifier, 1.0)), overflow
 
 
 class _Rows(NamedTuple):
-    """What the equations of a layer are made of, per layer, all but the last two divided by exp(log_scale)."""
+    """What the equations of a layer are made of, per layer, all but the last three divided by exp(log_scale).
 
-    source: Layers  # m⁻¹, per unit of carbon input
+    `unit` is the unit of carbon of a column, in float32 what brings its largest source near the middle of the range.
+    """
+
+    source: Layers  # unit m⁻¹, per unit of carbon input
     depth: Layers  # the depth modifier
     above: Layers  # mixing rates, yr⁻¹
     below: Layers
     log_scale: Layers
-    too_large: Bool[Array, "layer *#column"]  # where the source had to be capped
+    log_unit: PerColumn
+    too_large: Overflow  # where the source had to be capped
 
 
 def _rows(mix: Mixing, log_depth: Layers, log_top: Layers, part: Layers, thickness: Layers) -> _Rows:
@@ -240,19 +255,27 @@ def _rows(mix: Mixing, log_depth: Layers, log_top: Layers, part: Layers, thickne
     above, below = mix.from_above / thickness, mix.from_below / thickness
     if log_depth.dtype == jnp.float64:
         zero = jnp.zeros_like(log_depth)
-        return _Rows(jnp.exp(log_top) * part / thickness, jnp.exp(log_depth), above, below, zero, zero > 0)
+        return _Rows(jnp.exp(log_top) * part / thickness, jnp.exp(log_depth), above, below, zero, zero[0], zero > 0)
     rate, limit = jax.lax.stop_gradient((above + below, log_depth))  # it cancels: no derivative goes through it
-    mixes = rate > 0
+    mixes, receives = rate > 0, part > 0
     log_scale = jnp.where(mixes, jnp.maximum(jnp.log(jnp.where(mixes, rate, 1.0)), limit), limit)
-    share, too_large = _exp_within(log_top - log_scale, part > 0)
+    exponent = jnp.where(receives, log_top - log_scale, -jnp.inf)
+    log_unit = jnp.clip(jax.lax.stop_gradient(exponent).max(axis=0) - LARGEST_SOURCE, 0.0, LARGEST_UNIT)
+    share, too_large = _exp_within(log_top - log_scale - log_unit, receives)
     above, below = (jnp.where(g > 0, g * jnp.exp(jnp.where(g > 0, -log_scale, 0.0)), 0.0) for g in (above, below))
-    return _Rows(share * part / thickness, jnp.exp(log_depth - log_scale), above, below, log_scale, too_large)
+    return _Rows(
+        share * part / thickness,
+        jnp.exp(log_depth - log_scale),
+        above,
+        below,
+        log_scale,
+        log_unit,
+        too_large,
+    )
 
 
-def _exp_within(
-    exponent: Layers, receives: Bool[Array, "layer *#column"]
-) -> tuple[Layers, Bool[Array, "layer *#column"]]:
+def _exp_within(exponent: Layers, receives: Overflow) -> tuple[Layers, Overflow]:
     """exp(exponent) where a layer receives carbon, kept finite, and where it had to be."""
-    limit = math.log(float(jnp.finfo(exponent.dtype).max)) - 16.0
+    most = math.log(float(jnp.finfo(exponent.dtype).max)) - 16.0
     safe = jnp.where(receives, exponent, 0.0)
-    return jnp.where(receives, jnp.exp(jnp.minimum(safe, limit)), 0.0), receives & (safe > limit)
+    return jnp.where(receives, jnp.exp(jnp.minimum(safe, most)), 0.0), receives & (safe > most)

@@ -31,10 +31,13 @@ Sources: Grassmann, Taksar & Heyman 1985, Oper. Res. 33:1107 (state reduction); 
 (entrywise error); Alfa, Xue & Ye 2002, Math. Comp. 71:217 (diagonally dominant M-matrices from off-diagonals and sums).
 """
 
+import functools
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool
 
 from clm5._layers import Layers, PerColumn, from_layer_above, from_layer_below
 
@@ -53,7 +56,15 @@ class Rates(NamedTuple):
     below: Layers  # exchange with layer j + 1 per unit of turnover; 0 in the last layer
 
 
-def steady_state(rates: Rates, source: Pools) -> Pools:
+class Solution(NamedTuple):
+    """The steady state of the pools of a system."""
+
+    flux: Pools  # decay · potential: what a pool passes on or respires, in the units of the source
+    potential: Pools  # content / turnover time, ≥ 0, at most `largest`
+    overflow: Bool[Array, "layer *#column"]  # no steady state that the dtype can hold: potential and flux are 0 there
+
+
+def steady_state(rates: Rates, source: Pools) -> Solution:
     """Potential decay of every pool and layer at which what arrives equals what leaves.
 
     Args:
@@ -62,21 +73,29 @@ def steady_state(rates: Rates, source: Pools) -> Pools:
         source: carbon arriving from outside, ≥ 0, per pool an array of the full shape (layer, *column).
 
     Returns:
-        Potential decay, ≥ 0, per pool an array (layer, *column). Values are kept below `largest`, so that a layer
-        without a representable steady state spoils neither its neighbours nor the derivatives.
+        `Solution`. Derivatives by what overflows are 0.
     """
     fixed = jax.lax.stop_gradient(rates)
-    weight = _weights(fixed.fraction)
     top = largest(source[0].dtype)
+    # without turnover time x = source / decay, which float64 holds; a narrower dtype must not form it
+    at_once = None if source[0].dtype == jnp.float64 else tuple(t <= 0 for t in fixed.turnover)
+    solve_all, transpose_solve_all = _direct(fixed) if at_once is None else _around(fixed, at_once)
 
     def solve(_, b):
-        y = _sweeps(fixed, weight, b, transpose=False)
-        return tuple(jnp.minimum(w * y_p, top) for w, y_p in zip(weight, y, strict=True))
+        u = solve_all(b)
+        held = u if at_once is None else [jnp.where(instant, 0.0, x) for instant, x in zip(at_once, u, strict=True)]
+        overflow = functools.reduce(jnp.maximum, held) >= top
+        return tuple(jnp.where(overflow, 0.0, x) for x in u), overflow
 
     def transpose_solve(_, g):
-        return _sweeps(fixed, weight, tuple(w * g_p for w, g_p in zip(weight, g, strict=True)), transpose=True)
+        return transpose_solve_all(g), jnp.zeros(source[0].shape, bool)
 
-    return jax.lax.custom_linear_solve(lambda x: _left_side(rates, x), source, solve, transpose_solve)
+    def left_side(u):
+        return _left_side(rates, *_flux_and_potential(rates, at_once, u))
+
+    unknown, overflow = jax.lax.custom_linear_solve(left_side, source, solve, transpose_solve, has_aux=True)
+    flux, potential = _flux_and_potential(rates, at_once, unknown)
+    return Solution(flux, tuple(jnp.minimum(x, top) for x in potential) if at_once is not None else potential, overflow)
 
 
 def largest(dtype) -> float:
@@ -84,15 +103,99 @@ def largest(dtype) -> float:
     return float(jnp.finfo(dtype).max) * 0.25
 
 
-def _left_side(rates: Rates, x: Pools) -> Pools:
+def _flux_and_potential(rates: Rates, at_once: tuple | None, unknown: Pools) -> tuple[Pools, Pools]:
+    """decay · x and x. The unknown of a pool is x or, where it passes carbon on at once, decay · x."""
+    if at_once is None:
+        return tuple(rates.decay * u for u in unknown), unknown
+    smallest = 1.0 / math.sqrt(largest(rates.decay.dtype))
+    divides = rates.decay > smallest
+    slowness = jnp.where(divides, 1.0 / jnp.where(divides, rates.decay, 1.0), 1.0 / smallest)
+    flux = tuple(u * jnp.where(instant, 1.0, rates.decay) for u, instant in zip(unknown, at_once, strict=True))
+    potential = tuple(u * jnp.where(instant, slowness, 1.0) for u, instant in zip(unknown, at_once, strict=True))
+    return flux, potential
+
+
+def _left_side(rates: Rates, flux: Pools, x: Pools) -> Pools:
     """M x, in differences, as the module's docstring writes it."""
     pools = range(len(x))
     return tuple(
-        rates.decay * (x[p] - sum(rates.fraction[q][p] * x[q] for q in pools if q != p))
+        flux[p]
+        - sum(rates.fraction[q][p] * flux[q] for q in pools if q != p)
         + rates.turnover[p]
         * (rates.above * (x[p] - from_layer_above(x[p])) + rates.below * (x[p] - from_layer_below(x[p])))
         for p in pools
     )
+
+
+class _Couplings(NamedTuple):
+    """What the sweeps need of a column besides its layers, in terms of y: entries per column."""
+
+    exchange: AtLayer  # w τ
+    within: Block  # R / decay between the pools of a layer; the diagonal is not read
+    excess: AtLayer | None  # e / decay; None: 1
+
+
+def _direct(rates: Rates):
+    """The solution of M x = b, and of Mᵀ λ = g, as functions of the right side."""
+    pools = range(len(rates.turnover))
+    weight = _weights(rates.fraction)
+    within = tuple(tuple(rates.fraction[q][p] * weight[q] for q in pools) for p in pools)
+    exchange = tuple(w * t for w, t in zip(weight, rates.turnover, strict=True))
+    couplings = _Couplings(exchange, within, None)
+
+    def solve(b):
+        return _scaled(weight, _sweeps(rates, couplings, b, transpose=False))
+
+    def transpose_solve(g):
+        return _sweeps(rates, couplings, _scaled(weight, g), transpose=True)
+
+    return solve, transpose_solve
+
+
+def _scaled(weight: AtLayer, x: Pools) -> Pools:
+    return tuple(w * x_p for w, x_p in zip(weight, x, strict=True))
+
+
+def _around(rates: Rates, at_once: tuple):
+    """`_direct` for decay · x of pools that pass carbon on at once, and x of the others.
+
+    Such a pool i has the row y[i] (e + Σ R[i, l]) = source[i] / decay + Σ R[i, l] y[l], where nothing but the source
+    depends on the layer: it is eliminated before the sweeps, by their rule, and stays in them without carbon and
+    neighbours. No source is divided by a decay that may be near nothing.
+    """
+    pools = range(len(rates.turnover))
+    weight = _weights(rates.fraction)
+    none = jnp.zeros_like(weight[0])
+    within = [[rates.fraction[q][p] * weight[q] for q in pools] for p in pools]
+    rows = [[jnp.where(at_once[p], within[p][q], 0.0) for q in pools] for p in pools]
+    inverse = _local_inverse(rows, [none + 1.0 for _ in pools])  # of the others' rows: the identity
+    # decay · y of a pool at once, per source of pools at once and per decay · y of the others
+    through = [[jnp.where(at_once[p], inverse[p][q], 0.0) for q in pools] for p in pools]
+    reach = [[sum(within[p][i] * through[i][q] for i in pools if i != p) for q in pools] for p in pools]
+    # what the source of a pool at once becomes: source of the others
+    forward = [[jnp.where(at_once[q] & ~at_once[p], reach[p][q], 0.0) for q in pools] for p in pools]
+    couplings = _Couplings(
+        tuple(jnp.where(at_once[p], 0.0, weight[p] * rates.turnover[p]) for p in pools),
+        tuple(tuple(jnp.where(at_once[p] | at_once[q], 0.0, within[p][q] + reach[p][q]) for q in pools) for p in pools),
+        tuple(sum(forward[p], none + 1.0) for p in pools),
+    )
+
+    def solve(b):
+        given = [b[p] + sum(forward[p][q] * b[q] for q in pools if q != p) for p in pools]
+        y = _sweeps(rates, couplings, tuple(jnp.where(at_once[p], 0.0, given[p]) for p in pools), transpose=False)
+        feeds = [jnp.where(at_once[p], b[p], rates.decay * y[p]) for p in pools]
+        passed = [sum(through[p][q] * feeds[q] for q in pools) for p in pools]
+        return _scaled(weight, tuple(jnp.where(at_once[p], passed[p], y[p]) for p in pools))
+
+    def transpose_solve(g):
+        g = _scaled(weight, g)
+        passed = [sum(through[p][q] * g[p] for p in pools) for q in pools]
+        given = tuple(jnp.where(at_once[q], 0.0, g[q] + rates.decay * passed[q]) for q in pools)
+        y = _sweeps(rates, couplings, given, transpose=True)
+        source = [jnp.where(at_once[q], passed[q], y[q]) for q in pools]
+        return tuple(source[q] + sum(forward[p][q] * y[p] for p in pools if p != q) for q in pools)
+
+    return solve, transpose_solve
 
 
 def _weights(fraction: tuple[tuple[PerColumn, ...], ...]) -> tuple[PerColumn, ...]:
@@ -112,7 +215,7 @@ def _weights(fraction: tuple[tuple[PerColumn, ...], ...]) -> tuple[PerColumn, ..
     return tuple(weight)
 
 
-def _sweeps(rates: Rates, weight: tuple[PerColumn, ...], source: Pools, *, transpose: bool) -> Pools:
+def _sweeps(rates: Rates, couplings: _Couplings, source: Pools, *, transpose: bool) -> Pools:
     """Eliminate the layers bottom up, carrying the source along, and substitute back top down.
 
     Everything is kept finite, so that a layer out of the dtype's range cannot turn its neighbours into 0 · inf. The
@@ -120,15 +223,15 @@ def _sweeps(rates: Rates, weight: tuple[PerColumn, ...], source: Pools, *, trans
     """
     pools = range(len(source))
     top = largest(source[0].dtype)
-    within = [[rates.fraction[q][p] * weight[q] if q != p else None for q in pools] for p in pools]
-    exchange = tuple(w * t for w, t in zip(weight, rates.turnover, strict=True))
+    exchange, within = couplings.exchange, couplings.within
 
     def upwards(below_us, here):
         inverse, passed, collected = below_us  # of layer j + 1: N, its e per pool, and N b'
         decay, above, below, above_of_next, source_here = here
         reach_down = [exchange[p] * below for p in pools]
         reach_up = [exchange[p] * above_of_next for p in pools]  # of layer j + 1, up to this one
-        excess = [decay + reach_down[p] * passed[p] for p in pools]
+        leaves = [decay] * len(source) if couplings.excess is None else [decay * e for e in couplings.excess]
+        excess = [leaves[p] + reach_down[p] * passed[p] for p in pools]
         reach = [
             [decay * within[p][q] + reach_down[p] * inverse[p][q] * reach_up[q] if q != p else None for q in pools]
             for p in pools

@@ -169,7 +169,8 @@ def mixing(shape: MixingShape, diffus: PerColumn, cryo: PerColumn, rules: str) -
             layer further, where the lower conductance is set equal to the upper one and carbon is lost, and have a
             background transport of 1e-30 everywhere.
     """
-    g = diffus * shape.bio + cryo * shape.cryo
+    # where a shape is 0 no derivative goes through it: it may be larger than a number
+    g = jnp.where(shape.bio > 0, diffus * shape.bio, 0.0) + jnp.where(shape.cryo > 0, cryo * shape.cryo, 0.0)
     if rules == "conservative":
         return Mixing(from_layer_above(g), g)
     plain, upwind = g + shape.background, g + shape.upwind

@@ -57,26 +57,6 @@ def test_finite_and_non_negative_at_the_corners(corners, bounds, rules):
         assert np.all(np.asarray(leaf) >= 0)
 
 
-@pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(("bounds", "rules"), COMBINATIONS)
-def test_float32_agrees_with_float64(corners, bounds, rules):
-    """To 1e-4 wherever float32 can hold the result; where it cannot, it says inf and never NaN."""
-    forcing, unit = corners
-    theta32 = clm5.ParameterSpace(bounds).physical(jnp.asarray(unit, jnp.float32))
-    forcing32 = as_dtype(forcing, jnp.float32)
-    exact = clm5.simulate(theta32.astype(jnp.float64), as_dtype(forcing32, jnp.float64), rules=rules)
-    single = clm5.simulate(theta32, forcing32, rules=rules)
-    assert single.soc.dtype == jnp.float32
-    assert not np.any(np.isnan(single.soc))
-    soc, soc32 = np.asarray(exact.soc), np.asarray(single.soc, np.float64)
-    out_of_range = np.asarray(exact.potential_decay).max(axis=1) > 1e30
-    compared = (soc > 1e-6) & ~out_of_range
-    compared &= np.isfinite(soc32) | (soc < 1e-6)  # an overflow elsewhere in a mixing column is passed on
-    assert compared.mean() > 0.25
-    assert np.abs(soc32[compared] / soc[compared] - 1).max() < 1e-4
-    assert np.all(np.isinf(soc32[soc > 3.5e38]))
-
-
 @functools.cache
 def value_and_gradient(rules: str):
     """Σ weight · ln(SOC) of every column and its gradient in the physical parameters, compiled once per rule set."""
@@ -124,7 +104,7 @@ def test_gradients_equal_central_differences(corners, bounds, rules):
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(("bounds", "rules"), COMBINATIONS)
 def test_float32_gradients_agree_with_float64(corners, bounds, rules):
-    """Finite on every face; equal to float64 over the BINN box (PRODA's has turnovers of 0, beyond float32)."""
+    """Finite on every face; equal to float64 over the BINN box (PRODA's has derivatives beyond float32)."""
     forcing, unit = corners
     space = clm5.ParameterSpace(bounds)
     theta32, forcing32 = space.physical(jnp.asarray(unit, jnp.float32)), as_dtype(forcing, jnp.float32)
