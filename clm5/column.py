@@ -29,9 +29,9 @@ from clm5.transport import Mixing, mixing
 class SteadyState:
     """Carbon at steady state of one column, or of a stack of them along leading axes.
 
-    What its dtype cannot hold is inf (in float32 a pool, or pool / turnover, from about 1e31 on): common in float32 in
-    deep layers that neither mix nor decompose, with an e-folding depth of 0.1 m and less. Float64 holds the whole prior
-    box of both bounds.
+    What its dtype cannot hold is inf: in float32 common in deep layers that neither mix nor decompose, with an e-folding
+    depth of 0.1 m and less. So is, in any dtype, the carbon of layers that nothing decomposes. Otherwise float64 holds
+    the whole prior box of both bounds.
     """
 
     soc: Float[Array, "*column layer"]  # soil organic carbon, soil1 + soil2 + soil3, gC m⁻³
@@ -129,7 +129,8 @@ def columns(
     The unknown of every solve is potential decay, pool / turnover time: turnover times then appear only as factors of
     the mixing rates, and a turnover of 0 is no division by 0. In float32, every layer's equations are divided by the
     faster of its mixing and its decomposition, in logarithms, so that decomposition that leaves the range of the dtype
-    with depth is divided out before it does.
+    with depth is divided out before it does, and a column's carbon has a unit in which its sources are in the dtype's
+    range.
     """
     p = by_name(theta)
     flows = cascade(theta)
