@@ -29,9 +29,9 @@ from clm5.transport import Mixing, mixing
 class SteadyState:
     """Carbon at steady state of one column, or of a stack of them along leading axes.
 
-    What its dtype cannot hold is inf: in float32 common in deep layers that neither mix nor decompose, with an e-folding
-    depth of 0.1 m and less. So is, in any dtype, the carbon of layers that nothing decomposes. Otherwise float64 holds
-    the whole prior box of both bounds.
+    What its dtype cannot hold is inf: in float32 common in deep layers that neither mix nor decompose, with an
+    e-folding depth of 0.1 m and less. So is, in any dtype, the carbon of layers that nothing decomposes. Otherwise
+    float64 holds the whole prior box of both bounds.
     """
 
     soc: Float[Array, "*column layer"]  # soil organic carbon, soil1 + soil2 + soil3, gC m⁻³

@@ -27,8 +27,8 @@ The adjoint, Mᵀ λ = g, is the same two sweeps with N transposed, a[j+1] for b
 `jax.lax.custom_linear_solve` makes derivatives of any order, forward and reverse, from these solves, never through the
 elimination; a gradient costs one more pair of sweeps, and makes N again rather than carry it through memory.
 
-A pool of turnover time 0 does not mix: x = (what arrives) / decay, which only float64 can hold in every layer. In narrower
-dtypes its unknown is the flux decay · x, and it is eliminated before the sweeps (`_around`).
+A pool of turnover time 0 does not mix: x = (what arrives) / decay, which only float64 can hold in every layer. In
+narrower dtypes its unknown is the flux decay · x, and it is eliminated before the sweeps (`_around`).
 
 Sources: Grassmann, Taksar & Heyman 1985, Oper. Res. 33:1107 (state reduction); O'Cinneide 1993, Numer. Math. 65:109
 (entrywise error); Alfa, Xue & Ye 2002, Math. Comp. 71:217 (diagonally dominant M-matrices from off-diagonals and sums).
