@@ -1,11 +1,17 @@
 """Everything that decides how a network is trained, in one record that travels with it."""
 
+import json
 import math
 from dataclasses import asdict, dataclass, field, fields
 
+import numpy as np
+from jaxtyping import Float
+
 from binn import losses, splits
-from binn.network import ACTIVATIONS
+from binn.features import MISSING
+from binn.network import ACTIVATIONS, CONSTRAINTS, NORMS
 from clm5 import ModelOptions
+from clm5.parameters import INDEX, NAMES, PARAMETERS, SUBSETS
 
 
 @dataclass(frozen=True)
@@ -17,6 +23,13 @@ class Config:
     activation: "silu", "relu", "leaky_relu" (slope 0.3, as published) or "tanh".
     dropout: share of hidden units switched off, in training and in Monte Carlo draws; 0 trains without, and then
         there are no draws.
+    norm: "none", "batch" (as published; Monte Carlo draws use the statistics of the training) or "layer".
+    residual: add a hidden layer's input to its output.
+    constraint: from logits to the unit cube, "sigmoid" or "hard_sigmoid".
+    embedding: learned numbers per category, 5 as published; 0: one column per category.
+    parameters: names of the free parameters, in the order of `clm5.NAMES`; or "all", or the published "4", "5", "16".
+    held: values of parameters that are not free, physical, as pairs (name, value). Others are held at CLM5's value, or
+        in the middle of the box where that has none or lies outside.
     learn_temperature: divide logits by a learned number between 10 and 109, as published.
     learning_rate: its peak; it rises over the first 5 % of the steps and falls as a cosine to 5 % of the peak.
     weight_decay: AdamW's, on weight matrices, not on biases.
@@ -24,8 +37,12 @@ class Config:
     batch_size: sites in a step, about: all batches of an epoch have one size.
     epochs: at most so many passes over the training sites.
     patience: stop after so many epochs without a better validation loss; the best weights are kept.
-    loss: "likelihood" (the sampler's own), "posterior" (that and its prior) or "smooth_l1" (as published); see
-        `binn.losses`.
+    loss: "likelihood" (the sampler's own), "posterior" (that and its prior), "smooth_l1" (as published) or
+        "log_smooth_l1"; see `binn.losses`.
+    folds, fold: how many parts a split by folds or bands has, and which of them is the test set.
+    horizon_weights: "equal", "thickness" or "proda", see `binn.losses`.
+    missing: what becomes of a covariate without a value: "refuse", or "impute" (see `binn.Features`).
+    coordinates: give the network the site's place as waves; it learns the place instead of the process.
     split, split_seed: rule of `binn.splits.split` and its seed, apart from the seed of `fit`, so that networks of
         different seeds are judged by the same test sites.
     hide_categories: share of categories hidden in a training batch, which teaches the network "unknown".
@@ -37,6 +54,12 @@ class Config:
     depth: int = 2
     activation: str = "silu"
     dropout: float = 0.2
+    norm: str = "none"
+    residual: bool = False
+    constraint: str = "sigmoid"
+    embedding: int = 0
+    parameters: tuple[str, ...] | str = "all"
+    held: tuple[tuple[str, float], ...] = ()
     learn_temperature: bool = False
     learning_rate: float = 3e-3
     weight_decay: float = 1e-4
@@ -45,20 +68,26 @@ class Config:
     epochs: int = 100
     patience: int = 25
     loss: str = "likelihood"
+    horizon_weights: str = "equal"
+    missing: str = "refuse"
+    coordinates: bool = False
     split: str = "random"
     split_seed: int = 0
+    folds: int = 10
+    fold: int = 0
     hide_categories: float = 0.05
     members: int = 1
 
     def __post_init__(self):
         if not isinstance(self.model, ModelOptions):
             raise ValueError(f"binn.Config: model must be a clm5.ModelOptions, got {type(self.model).__name__}")
-        for name in ("width", "depth", "batch_size", "epochs", "patience", "members"):
+        lowest = dict.fromkeys(("width", "depth", "batch_size", "epochs", "patience", "members"), 1)
+        for name, least in (lowest | {"split_seed": 0, "embedding": 0, "fold": 0, "folds": 2}).items():
             value = getattr(self, name)
-            if not _is_integer(value) or value < 1:
-                raise ValueError(f"binn.Config: {name} must be a whole number, 1 or more, got {value!r}")
-        if not _is_integer(self.split_seed) or self.split_seed < 0:
-            raise ValueError(f"binn.Config: split_seed must be a whole number, 0 or more, got {self.split_seed!r}")
+            if not _is_integer(value) or value < least:
+                raise ValueError(f"binn.Config: {name} must be a whole number, {least} or more, got {value!r}")
+        if self.fold >= self.folds:
+            raise ValueError(f"binn.Config: fold counts from 0 and must be below folds = {self.folds}, got {self.fold}")
         for name, lowest_allowed in (("learning_rate", False), ("gradient_clip", False), ("weight_decay", True)):
             value = getattr(self, name)
             if not (0 <= value < math.inf) or (value == 0 and not lowest_allowed):
@@ -67,13 +96,45 @@ class Config:
         for name in ("dropout", "hide_categories"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"binn.Config: {name} must lie in [0, 1), got {getattr(self, name)!r}")
-        for name, allowed in (("activation", ACTIVATIONS), ("loss", losses.LOSSES), ("split", splits.RULES)):
+        choices = {
+            "activation": ACTIVATIONS,
+            "norm": NORMS,
+            "constraint": CONSTRAINTS,
+            "loss": losses.LOSSES,
+            "horizon_weights": losses.WEIGHTS,
+            "missing": MISSING,
+            "split": splits.RULES,
+        }
+        for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"binn.Config: {name} must be one of {tuple(allowed)}, got {getattr(self, name)!r}")
 
+        object.__setattr__(self, "parameters", _free(self.parameters))
+        object.__setattr__(self, "held", tuple((str(name), float(value)) for name, value in self.held))
+        for name, value in self.held:
+            if name not in NAMES or name in self.parameters:
+                raise ValueError(f"binn.Config: held names a parameter that is not free; got {name!r}")
+            low, high = (float(bound[INDEX[name]]) for bound in (self.model.space.lower, self.model.space.upper))
+            if not low <= value <= high:
+                raise ValueError(
+                    f"binn.Config: held {name} must lie in the {self.model.bounds} bounds, {low:g} to {high:g}, "
+                    f"got {value:g}"
+                )
+
+    def held_unit(self) -> Float[np.ndarray, "21"]:
+        """Unit values at which parameters are held that are not free; those of free ones are not used."""
+        space = self.model.space
+        value = 0.5 * (np.asarray(space.lower) + np.asarray(space.upper))
+        for i, parameter in enumerate(PARAMETERS):
+            if parameter.default is not None and space.lower[i] <= parameter.default <= space.upper[i]:
+                value[i] = parameter.default
+        for name, held in self.held:
+            value[INDEX[name]] = held
+        return np.asarray((value - np.asarray(space.lower)) / (np.asarray(space.upper) - np.asarray(space.lower)))
+
     def to_json(self) -> dict:
-        """Plain values, for a JSON file."""
-        return asdict(self)
+        """Plain values as a JSON file gives them back: lists, not tuples."""
+        return json.loads(json.dumps(asdict(self)))
 
     @classmethod
     def from_json(cls, record: dict) -> "Config":
@@ -81,7 +142,27 @@ class Config:
         unknown = set(record) - {item.name for item in fields(cls)}
         if unknown:
             raise ValueError(f"binn.Config: this version has no field {', '.join(sorted(unknown))}")
-        return cls(**{**record, "model": ModelOptions(**record["model"])})
+        record = {**record, "model": ModelOptions(**record["model"])}
+        for name in ("parameters", "held"):  # lists in JSON
+            if not isinstance(record.get(name, ""), str):
+                record[name] = tuple(tuple(item) if isinstance(item, list) else item for item in record[name])
+        return cls(**record)
+
+
+def _free(parameters: tuple[str, ...] | str) -> tuple[str, ...]:
+    """Names of the free parameters in the order of `clm5.NAMES`."""
+    if isinstance(parameters, str):
+        if parameters not in SUBSETS:
+            raise ValueError(
+                f"binn.Config: parameters must be names, or one of {tuple(SUBSETS)}; got {parameters!r}. "
+                'A single parameter is a tuple: ("beta",)'
+            )
+        return SUBSETS[parameters]
+    unknown = [name for name in parameters if name not in NAMES]
+    if unknown or not parameters or len(set(parameters)) < len(parameters):
+        found = f"unknown: {', '.join(map(str, unknown))}" if unknown else f"got {tuple(parameters)!r}"
+        raise ValueError(f"binn.Config: parameters must be different names of clm5.NAMES, at least one; {found}")
+    return tuple(name for name in NAMES if name in parameters)
 
 
 def _is_integer(value: object) -> bool:

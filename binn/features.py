@@ -1,5 +1,6 @@
 """Site covariates as a matrix: standardised numbers and one-hot categories, fitted on training sites alone."""
 
+import itertools
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -12,23 +13,35 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
+MISSING = ("refuse", "impute")
+
+
 @dataclass(frozen=True)
 class Numeric:
-    """A number per site: (value − mean) / sd; always 0 where `sd` is 0, as a training constant teaches nothing."""
+    """A number per site: (value − mean) / sd; always 0 where `sd` is 0, as a training constant teaches nothing.
+
+    A missing value (NaN) becomes `fill`, the median of the training sites, and a column of its own says so where some
+    training site missed it too (`told`); where `fill` is None it is refused.
+    """
 
     name: str
     units: str
     mean: float
     sd: float
+    fill: float | None = None
+    told: bool = False
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the matrix columns that this covariate fills."""
-        return (self.name,)
+        return (self.name, f"{self.name}=missing") if self.told else (self.name,)
 
     def encode(self, values: np.ndarray) -> np.ndarray:
-        """(site,) in `units` → (site, 1), dimensionless."""
-        return ((values - self.mean) / self.sd if self.sd > 0 else np.zeros_like(values))[:, None]
+        """(site,) in `units` → (site, columns), dimensionless."""
+        missing = np.isnan(values)
+        values = np.where(missing, self.mean if self.fill is None else self.fill, values)
+        number = (values - self.mean) / self.sd if self.sd > 0 else np.zeros_like(values)
+        return np.column_stack([number, missing][: len(self.columns)]).astype(float)
 
 
 @dataclass(frozen=True)
@@ -43,6 +56,8 @@ class Categorical:
     units: str
     values: tuple[float, ...]
     meanings: tuple[str, ...]
+    group: str = ""  # covariates of one group (attrs["group"]) share their list of values, and an embedding's table
+    fill: bool = False  # whether a missing value counts as unknown; otherwise it is refused
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -56,15 +71,38 @@ class Categorical:
 
 
 @dataclass(frozen=True)
+class Coordinates:
+    """Longitude and latitude as waves: sin and cos of 2π degrees / wavelength. It learns places, not processes.
+
+    Source: Xu et al. (2025): 16 geometric wavelengths from 1e-6 to 360 degrees.
+    """
+
+    wavelengths: tuple[float, ...] = tuple(np.geomspace(1e-6, 360.0, 16).tolist())  # degrees
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the matrix columns, 4 per wavelength."""
+        waves = itertools.product(("lon", "lat"), ("sin", "cos"), self.wavelengths)
+        return tuple(f"{axis} {function} {wavelength:g}°" for axis, function, wavelength in waves)
+
+    def encode(self, lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
+        """(site,) in degrees → (site, columns), dimensionless."""
+        phases = [2 * np.pi * np.divide.outer(degrees, np.array(self.wavelengths)) for degrees in (lon, lat)]
+        return np.concatenate([function(phase) for phase in phases for function in (np.sin, np.cos)], axis=1)
+
+
+@dataclass(frozen=True)
 class Features:
     """How covariates become the columns of a matrix; `Features.fit` learns it, `matrix` applies it."""
 
     covariates: tuple[Numeric | Categorical, ...]
+    coordinates: Coordinates | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the matrix columns, in order."""
-        return tuple(column for covariate in self.covariates for column in covariate.columns)
+        waves = () if self.coordinates is None else self.coordinates.columns
+        return (*(column for covariate in self.covariates for column in covariate.columns), *waves)
 
     @property
     def categories(self) -> tuple[tuple[int, int], ...]:
@@ -77,12 +115,35 @@ class Features:
             start = stop
         return tuple(spans)
 
+    @property
+    def tables(self) -> tuple[int, ...]:
+        """For every entry of `categories` the number of its embedding's table; a group has one."""
+        groups = [c.group or f"={c.name}" for c in self.covariates if isinstance(c, Categorical)]
+        return tuple(groups.index(group) for group in groups)
+
     @classmethod
-    def fit(cls, sites: "xr.Dataset", training: Bool[np.ndarray, " site"]) -> "Features":
+    def fit(
+        cls,
+        sites: "xr.Dataset",
+        training: Bool[np.ndarray, " site"],
+        *,
+        missing: str = "refuse",
+        coordinates: bool = False,
+    ) -> "Features":
         """Mean, sd and known categories of the covariates, from the sites where `training` is true and no others.
 
-        Raises ValueError where there is no covariate, no training site, or a value is missing.
+        Args:
+            sites: a site data set.
+            training: the sites to learn from.
+            missing: "refuse" a site without a value of a covariate, or "impute": the training median for numbers, with
+                a column that says so, and "unknown" for categories.
+            coordinates: add longitude and latitude as waves, see `Coordinates`.
+
+        Raises:
+            ValueError: no covariate, no training site, or a value that is missing and not to be imputed, or infinite.
         """
+        if missing not in MISSING:
+            raise ValueError(f"Features.fit: missing must be one of {MISSING}, got {missing!r}")
         names = covariate_names(sites)
         if not names:
             raise ValueError(
@@ -95,33 +156,40 @@ class Features:
                 f"Features.fit: `training` must be a mask over the {sites.sizes['site']} sites with at least one true "
                 f"value; got shape {training.shape}, {training.sum()} true"
             )
-        return cls(tuple(_fit_one(sites, name, training) for name in names))
+        groups: dict[str, set[float]] = {}
+        for name in names:
+            if group := str(sites[name].attrs.get("group", "")):
+                groups.setdefault(group, set()).update(np.asarray(sites[name].values, float)[training].tolist())
+        covariates = tuple(_fit_one(sites, name, training, groups, impute=missing == "impute") for name in names)
+        return cls(covariates, Coordinates() if coordinates else None)
 
     def matrix(self, sites: "xr.Dataset") -> Float32[np.ndarray, "site covariate"]:
         """The covariates of `sites` as a matrix, dimensionless, one row per site.
 
         Raises ValueError that names the covariate where one is absent, in another unit, recoded, or missing a value.
         """
-        return np.concatenate(
-            [covariate.encode(self._values(sites, covariate)) for covariate in self.covariates], axis=1
-        ).astype(np.float32)
+        parts = [covariate.encode(self._values(sites, covariate)) for covariate in self.covariates]
+        if self.coordinates is not None:
+            parts.append(self.coordinates.encode(np.asarray(sites.lon, float), np.asarray(sites.lat, float)))
+        return np.concatenate(parts, axis=1).astype(np.float32)
 
     def to_json(self) -> list[dict]:
         """Plain lists and numbers, for a JSON file."""
-        return [{"kind": type(covariate).__name__, **asdict(covariate)} for covariate in self.covariates]
+        parts = [*self.covariates, *([] if self.coordinates is None else [self.coordinates])]
+        return [{"kind": type(part).__name__, **asdict(part)} for part in parts]
 
     @classmethod
     def from_json(cls, records: list[dict]) -> "Features":
         """The inverse of `to_json`."""
-        kinds = {"Numeric": Numeric, "Categorical": Categorical}
-        return cls(
-            tuple(
-                kinds[record["kind"]](
-                    **{k: tuple(v) if isinstance(v, list) else v for k, v in record.items() if k != "kind"}
-                )
-                for record in records
+        kinds: dict[str, type] = {"Numeric": Numeric, "Categorical": Categorical, "Coordinates": Coordinates}
+        parts = [
+            kinds[record["kind"]](
+                **{k: tuple(v) if isinstance(v, list) else v for k, v in record.items() if k != "kind"}
             )
-        )
+            for record in records
+        ]
+        waves = [part for part in parts if isinstance(part, Coordinates)]
+        return cls(tuple(part for part in parts if not isinstance(part, Coordinates)), waves[0] if waves else None)
 
     @staticmethod
     def _values(sites: "xr.Dataset", covariate: Numeric | Categorical) -> np.ndarray:
@@ -150,18 +218,23 @@ class Features:
                         f"binn: category {value:g} of covariate {name} means {here[value]!r} here but meant "
                         f"{meaning!r} in training; recode it"
                     )
-        return _finite(sites, name)
+        return _numbers(sites, name, may_miss=covariate.fill not in (None, False))
 
 
-def _fit_one(sites, name: str, training: np.ndarray) -> Numeric | Categorical:
-    values = _finite(sites, name)[training]
+def _fit_one(sites, name: str, training: np.ndarray, groups: dict, *, impute: bool) -> Numeric | Categorical:
+    values = _numbers(sites, name, may_miss=impute)[training]
     units = str(sites[name].attrs.get("units", ""))
     if "flag_values" in sites[name].attrs:
         meanings = _meanings(sites[name])
-        seen = tuple(sorted(set(values.tolist()) & set(meanings)))
-        return Categorical(name, units, seen, tuple(meanings[value] for value in seen))
-    constant = np.ptp(values) == 0
-    return Numeric(name, units, float(values.mean()), 0.0 if constant else float(values.std()))
+        group = str(sites[name].attrs.get("group", ""))
+        seen = tuple(sorted(groups.get(group, set(values.tolist())) & set(meanings)))
+        return Categorical(name, units, seen, tuple(meanings[value] for value in seen), group, fill=impute)
+    known = values[~np.isnan(values)]
+    if not known.size:
+        raise ValueError(f"binn: covariate {name} has no value at any training site; drop it")
+    sd = 0.0 if np.ptp(known) == 0 else float(known.std())
+    fill = {"fill": float(np.median(known)), "told": known.size < values.size} if impute else {}
+    return Numeric(name, units, float(known.mean()), sd, **fill)
 
 
 def _meanings(variable) -> dict[float, str]:
@@ -172,12 +245,13 @@ def _meanings(variable) -> dict[float, str]:
     return dict(zip(flags, words if len(words) == len(flags) else [""] * len(flags), strict=True))
 
 
-def _finite(sites, name: str) -> np.ndarray:
+def _numbers(sites, name: str, *, may_miss: bool) -> np.ndarray:
     values = np.asarray(sites[name].values, dtype=float)
-    bad = np.flatnonzero(~np.isfinite(values))
+    bad = np.flatnonzero(np.isinf(values) if may_miss else ~np.isfinite(values))
     if bad.size:
         raise ValueError(
             f"site {sites.site.values[bad[0]]}: covariate {name} is {values[bad[0]]}, as at {bad.size} of "
-            f"{values.size} sites; the network needs a finite number. Fill the gap, or drop the site or the covariate"
+            f"{values.size} sites; the network needs a finite number. Fill the gap, drop the site or the covariate, or "
+            'train with missing="impute"'
         )
     return values

@@ -7,23 +7,25 @@ import optax
 from jaxtyping import Array, Float
 
 import clm5
-from clm5.observation import predict_horizons
+from clm5.observation import predict_horizons, proda_layer_weights
 
 if TYPE_CHECKING:
     from clm5 import ModelOptions, Observations
 
-LOSSES = ("likelihood", "posterior", "smooth_l1")
+LOSSES = ("likelihood", "posterior", "smooth_l1", "log_smooth_l1")
+WEIGHTS = ("equal", "thickness", "proda")
 WITH_PRIOR = ("posterior",)  # losses that hold the sampler's prior
 
 
 def horizon_loss(
     loss: str,
-    unit: Float[Array, "site 21"],
+    unit: Float[Array, "site free"],
     soc: Float[Array, "site layer"],
     observations: "Observations",
     options: "ModelOptions",
+    weights: str = "equal",
 ) -> tuple[Float[Array, " site"], Float[Array, " site"]]:
-    """Loss of each site summed over its horizons, and the number of horizons it is a sum of; both (site,).
+    """Loss of each site summed over its horizons, and the sum of the horizons' weights; both (site,).
 
     "likelihood": −log p(observed | modelled), exactly the sampler's likelihood, nothing added. The prior is the uniform
         box, which the network's output cannot leave; in directions that the data do not see, anything goes.
@@ -34,12 +36,17 @@ def horizon_loss(
         per horizon, which pulls unit parameters to the middle. Another target than the sampler's.
         Source: Xu et al. (2025), gomes-lab/ScIReN.
 
-    A padded horizon adds 0 to both numbers.
+    "log_smooth_l1": Huber's loss (δ = 1) of ln(modelled) − ln(observed), no pull. A horizon measured as 0 counts for
+        nothing.
+
+    weights: of the horizons of a profile: "equal" (1, as the sampler), "thickness" (in dm), or "proda" (10 near the
+        profile's mean SOC and depth, 1 far from it). A padded horizon adds 0 to both numbers.
     """
     measured = observations.measured
-    count = jnp.sum(measured, axis=-1).astype(soc.dtype)
+    weight = _weights(weights, observations).astype(soc.dtype)
+    count = jnp.sum(weight, axis=-1)
     if loss in ("likelihood", "posterior"):
-        total = -jnp.sum(clm5.log_likelihood(soc, observations, options), axis=-1)
+        total = -jnp.sum(weight * clm5.log_likelihood(soc, observations, options), axis=-1)
         if loss in WITH_PRIOR:
             total = total - jnp.sum(jnp.log(4.0 * unit * (1.0 - unit)), axis=-1)
         return total, count
@@ -48,8 +55,23 @@ def horizon_loss(
         # both are replaced before the difference: a NaN behind `where` would still reach the gradient
         error = jnp.where(measured, modelled, 0.0) - jnp.where(measured, observations.soc, 0.0)
         pull = 100.0 * jnp.mean(jnp.cosh(10.0 * (unit - 0.5)) - 1.0, axis=-1)
-        return jnp.sum(optax.losses.huber_loss(error), axis=-1) + count * pull, count
+        return jnp.sum(weight * optax.losses.huber_loss(error), axis=-1) + count * pull, count
+    if loss == "log_smooth_l1":
+        error, observed = log_soc_errors(soc, observations, options)
+        seen = jnp.isfinite(observed)
+        weight = jnp.where(seen, weight, 0.0)
+        return jnp.sum(weight * optax.losses.huber_loss(jnp.where(seen, error, 0.0)), axis=-1), weight.sum(axis=-1)
     raise ValueError(f"binn: loss must be one of {LOSSES}, got {loss!r}")
+
+
+def _weights(weights: str, observations: "Observations") -> Float[Array, "site horizon"]:
+    if weights == "proda":
+        return proda_layer_weights(observations)
+    if weights == "thickness":
+        return jnp.where(observations.measured, 10.0 * (observations.lower - observations.upper), 0.0)
+    if weights != "equal":
+        raise ValueError(f"binn: horizon_weights must be one of {WEIGHTS}, got {weights!r}")
+    return observations.measured.astype(observations.soc.dtype)
 
 
 def mean_over_horizons(total: Float[Array, " site"], count: Float[Array, " site"]) -> Float[Array, ""]:

@@ -16,16 +16,41 @@ ACTIVATIONS: dict[str, Callable] = {
     "silu": nnx.silu,
     "tanh": nnx.tanh,
 }
+NORMS = ("none", "batch", "layer")
+CONSTRAINTS: dict[str, Callable] = {"sigmoid": nnx.sigmoid, "hard_sigmoid": nnx.hard_sigmoid}
 EDGE = 1e-6  # outputs lie in [EDGE, 1 − EDGE]: some bounds are turnover times of 0, which nothing survives
 COOLEST, HOTTEST = 10.0, 109.0  # the range of the published learnable temperature
+
+
+class Layer(nnx.Module):
+    """Linear, normalisation, activation, and with `residual` the input added where its width is the output's."""
+
+    def __init__(self, n_in: int, n_out: int, *, norm: str, activation: str, residual: bool, pinned: dict[str, Any]):
+        he = nnx.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
+        self.linear = nnx.Linear(n_in, n_out, kernel_init=he, **pinned)
+        kind = {"none": None, "batch": nnx.BatchNorm, "layer": nnx.LayerNorm}[norm]
+        self.norm = None if kind is None else kind(n_out, **pinned)
+        self.activation = activation
+        self.adds = residual and n_in == n_out
+
+    def __call__(self, x: Float[Array, "site unit"], *, training: bool) -> Float[Array, "site out"]:
+        y = self.linear(x)
+        if isinstance(self.norm, nnx.BatchNorm):
+            y = self.norm(y, use_running_average=not training)
+        elif self.norm is not None:
+            y = self.norm(y)
+        y = ACTIVATIONS[self.activation](y)
+        return x + y if self.adds else y
 
 
 class ParameterNetwork(nnx.Module):
     """A multilayer perceptron with dropout after every hidden layer, in float32 whatever the global precision.
 
     The head starts small, so that an untrained network answers about ½, the middle of the box, everywhere. With
-    `learn_temperature`, logits are divided by a learned number between 10 and 109, as published.
-    Source: Xu et al. (2025), BINN, without its batch norm and embeddings.
+    `learn_temperature`, logits are divided by a learned number between 10 and 109, as published. With `embedding`
+    above 0, every categorical covariate (`spans`, its columns) is first mapped to that many learned numbers, by the
+    table whose number stands in `tables`.
+    Source: Xu et al. (2025), BINN.
     """
 
     def __init__(
@@ -37,42 +62,62 @@ class ParameterNetwork(nnx.Module):
         depth: int,
         dropout: float,
         activation: str = "silu",
+        norm: str = "none",
+        residual: bool = False,
+        constraint: str = "sigmoid",
         learn_temperature: bool = False,
+        embedding: int = 0,
+        spans: tuple[tuple[int, int], ...] = (),
+        tables: tuple[int, ...] = (),
         rngs: nnx.Rngs,
     ):
-        sizes = [n_in, *[width] * depth]
         pinned: dict[str, Any] = {"dtype": jnp.float32, "param_dtype": jnp.float32, "rngs": rngs}
-        he = nnx.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
         small = nnx.initializers.variance_scaling(0.01, "fan_in", "truncated_normal")
-        self.hidden = nnx.List([nnx.Linear(a, b, kernel_init=he, **pinned) for a, b in pairwise(sizes)])
+        self.spans = spans if embedding else ()
+        self.table_of = tables if embedding else ()
+        sizes = {table: stop - start for table, (start, stop) in zip(self.table_of, self.spans, strict=True)}
+        self.tables = nnx.Dict(
+            {str(table): nnx.Linear(size, embedding, use_bias=False, **pinned) for table, size in sizes.items()}
+        )
+        n_in += sum(embedding - (stop - start) for start, stop in self.spans)
+        shape: dict[str, Any] = {"norm": norm, "activation": activation, "residual": residual, "pinned": pinned}
+        self.hidden = nnx.List([Layer(a, b, **shape) for a, b in pairwise([n_in, *[width] * depth])])
         self.head = nnx.Linear(width, n_out, kernel_init=small, **pinned)
         self.temperature = nnx.Param(jnp.zeros((), jnp.float32)) if learn_temperature else None
         self.dropout = dropout
-        self.activation = activation
+        self.constraint = constraint
 
     def __call__(
         self,
         x: Float[Array, "site covariate"],
         *,
         rngs: nnx.Rngs | None = None,
-        one_mask: bool = True,
+        training: bool = False,
     ) -> Float[Array, "site parameter"]:
         """Unit parameters, in [1e-6, 1 − 1e-6]. Deterministic without `rngs`; with them, one dropout draw.
 
-        `one_mask`: all sites share the mask, so that one draw is one network and equal covariates give equal answers,
-        as a draw of a map needs. Without it every row has a mask of its own: the same law at every single site and
-        a less noisy gradient, as training wants.
+        All sites share the mask, so that one draw is one network and equal covariates give equal answers, as a draw of
+        a map needs; batch normalisation uses the statistics that it learned. With `training` every row has a mask of
+        its own (the same law at every single site and a less noisy gradient), and batch normalisation uses the batch's
+        statistics and updates its own.
         """
         # built here, not stored: it holds no state, and a float32 rate draws the same mask with and without x64
         rate: Any = np.float32(self.dropout)
-        drop = nnx.Dropout(rate, broadcast_dims=(0,) if one_mask else ())
+        drop = nnx.Dropout(rate, broadcast_dims=() if training else (0,))
+        x = self._embedded(x)
         for layer in self.hidden:
-            x = ACTIVATIONS[self.activation](layer(x))
-            x = drop(x, deterministic=rngs is None, rngs=rngs)
+            x = drop(layer(x, training=training), deterministic=rngs is None, rngs=rngs)
         logits = self.head(x)
         if self.temperature is not None:
             logits = logits / (COOLEST + (HOTTEST - COOLEST) * nnx.sigmoid(self.temperature[...]))
-        return EDGE + (1 - 2 * EDGE) * nnx.sigmoid(logits)
+        return EDGE + (1 - 2 * EDGE) * CONSTRAINTS[self.constraint](logits)
+
+    def _embedded(self, x: Float[Array, "site covariate"]) -> Float[Array, "site feature"]:
+        categorical = {column for start, stop in self.spans for column in range(start, stop)}
+        numbers = np.array([column for column in range(x.shape[1]) if column not in categorical], dtype=int)
+        spans = zip(self.table_of, self.spans, strict=True)
+        embedded = [self.tables[str(table)](x[:, start:stop]) for table, (start, stop) in spans]
+        return jnp.concatenate([x[:, numbers], *embedded], axis=1) if embedded else x
 
 
 def mc_dropout(

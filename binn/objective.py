@@ -1,16 +1,18 @@
 """One training step: from covariates through the network and the column to a loss, and back."""
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Float32, Int, PRNGKeyArray
 
 import clm5
 from binn.config import Config
+from binn.features import Features
 from binn.losses import horizon_loss, log_soc_errors, mean_over_horizons
 from binn.network import ParameterNetwork, hide_categories
 
@@ -35,17 +37,40 @@ class Scores(NamedTuple):
     site_loss: Float[Array, " site"]  # summed over horizons
 
 
-def build_network(config: Config, n_in: int, key: PRNGKeyArray) -> ParameterNetwork:
-    """A network with fresh weights."""
+def build_network(config: Config, features: Features, key: PRNGKeyArray) -> ParameterNetwork:
+    """A network with fresh weights, for the columns of a feature matrix; one output per free parameter."""
     return ParameterNetwork(
-        n_in,
-        len(clm5.NAMES),
+        len(features.columns),
+        len(config.parameters),
         width=config.width,
         depth=config.depth,
         dropout=config.dropout,
         activation=config.activation,
+        norm=config.norm,
+        residual=config.residual,
+        constraint=config.constraint,
         learn_temperature=config.learn_temperature,
+        embedding=config.embedding,
+        spans=features.categories,
+        tables=features.tables,
         rngs=nnx.Rngs(params=key),
+    )
+
+
+def all_parameters[T: (np.ndarray, jax.Array)](free: T, config: Config) -> T:
+    """(…, free) → (…, 21): unit values that the network answers, and those at which the other parameters are held."""
+    if len(config.parameters) == len(clm5.NAMES):
+        return free
+    xp: Any = np if isinstance(free, np.ndarray) else jnp
+    held = config.held_unit().astype(free.dtype)
+    return xp.stack(
+        [
+            free[..., config.parameters.index(name)]
+            if name in config.parameters
+            else xp.full(free.shape[:-1], value, dtype=free.dtype)
+            for name, value in zip(clm5.NAMES, held, strict=True)
+        ],
+        axis=-1,
     )
 
 
@@ -62,12 +87,13 @@ def optimiser(config: Config, steps: int) -> optax.GradientTransformation:
 
 
 def site_losses(
-    unit: Float[Array, "site 21"], data: Data, config: Config
+    unit: Float[Array, "site free"], data: Data, config: Config
 ) -> tuple[Float[Array, " site"], Float[Array, " site"], Float[Array, "site layer"]]:
     """Run the column at every site: loss summed over horizons, number of horizons, and SOC (gC m⁻³)."""
     options = config.model
-    soc = clm5.simulate(options.space.physical(unit), data.forcing, rules=options.rules).soc
-    total, count = horizon_loss(config.loss, unit, soc, data.observations, options)
+    theta = options.space.physical(all_parameters(unit, config))
+    soc = clm5.simulate(theta, data.forcing, rules=options.rules).soc
+    total, count = horizon_loss(config.loss, unit, soc, data.observations, options, config.horizon_weights)
     # the observation operator keeps logarithms finite; carbon that is not a number must not pass for little carbon
     return jnp.where(jnp.isnan(soc).any(axis=-1), jnp.nan, total), count, soc
 
@@ -75,23 +101,34 @@ def site_losses(
 @partial(jax.jit, static_argnames=("graph", "config", "spans", "steps"))
 def step(params, state, data: Data, index, key, *, graph, config: Config, spans, steps: int):
     """One AdamW step on the sites at `index`: new weights, new optimiser state, loss, and length of the gradient."""
-    loss, gradient = jax.value_and_grad(_loss)(params, data.select(index), key, graph, config, spans)
-    updates, state = optimiser(config, steps).update(gradient, state, params)
-    return optax.apply_updates(params, updates), state, loss, optax.tree.norm(gradient)
+    weights, statistics = split_state(params)
+    (loss, statistics), gradient = jax.value_and_grad(_loss, has_aux=True)(
+        weights, statistics, data.select(index), key, graph, config, spans
+    )
+    updates, state = optimiser(config, steps).update(gradient, state, weights)
+    params = nnx.merge_state(optax.apply_updates(weights, updates), statistics)
+    return params, state, loss, optax.tree.norm(gradient)
 
 
-def _loss(params, batch: Data, key, graph, config: Config, spans):
-    unit = _unit(params, batch, key, graph, config, spans)
+def split_state(params: Any) -> tuple[Any, Any]:
+    """What gradients train, and what a network keeps besides: running statistics of batch normalisation."""
+    weights, statistics = nnx.split_state(params, nnx.Param, ...)
+    return weights, statistics
+
+
+def _loss(weights, statistics, batch: Data, key, graph, config: Config, spans):
+    unit, statistics = _unit(nnx.merge(graph, weights, statistics, copy=True), batch, key, config, spans)
     total, count, _ = site_losses(unit, batch, config)
-    return mean_over_horizons(total, count)
+    return mean_over_horizons(total, count), statistics
 
 
-def _unit(params, batch: Data, key, graph, config: Config, spans):
-    """The network's answer with dropout on, one mask per site, as float64 for the column."""
+def _unit(network: ParameterNetwork, batch: Data, key, config: Config, spans):
+    """The network's answer as in training, as float64 for the column, and its statistics afterwards."""
     hide_key, mask_key = jax.random.split(key)
     x = hide_categories(batch.x, hide_key, spans, config.hide_categories)
-    unit = nnx.merge(graph, params)(x, rngs=nnx.Rngs(dropout=mask_key), one_mask=False)
-    return unit.astype(batch.observations.soc.dtype)
+    unit = network(x, rngs=nnx.Rngs(dropout=mask_key), training=True)
+    statistics = split_state(nnx.state(network))[1]
+    return unit.astype(batch.observations.soc.dtype), statistics
 
 
 @partial(jax.jit, static_argnames=("graph", "config"))
@@ -111,7 +148,7 @@ def bad_sites(params, data: Data, index, key, *, graph, config: Config, spans) -
     All false where the network's own weights are the cause.
     """
     batch = data.select(index)
-    unit = _unit(params, batch, key, graph, config, spans)
+    unit, _ = _unit(nnx.merge(graph, params, copy=True), batch, key, config, spans)
 
     def summed(unit):
         total, _, _ = site_losses(unit, batch, config)

@@ -17,7 +17,7 @@ from binn import files
 from binn.config import Config
 from binn.features import Features
 from binn.network import ParameterNetwork
-from binn.objective import build_network
+from binn.objective import all_parameters, build_network
 from clm5._atomic import write_atomically
 
 if TYPE_CHECKING:
@@ -44,14 +44,14 @@ class Run:
 
     def network(self, member: int = 0) -> ParameterNetwork:
         """The trained network of a member."""
-        fresh = build_network(self.config, len(self.features.columns), jax.random.key(0))
+        fresh = build_network(self.config, self.features, jax.random.key(0))
         return nnx.merge(nnx.split(fresh)[0], self.weights[member])
 
     def predict(self, sites: "xr.Dataset") -> Float[np.ndarray, "site 21"]:
         """Unit parameters without dropout, averaged over members; float64, in (0, 1)."""
         x = jnp.asarray(self.features.matrix(sites))
         members = [np.asarray(self.network(member)(x), dtype=np.float64) for member in range(len(self.weights))]
-        return np.mean(members, axis=0)
+        return np.asarray(all_parameters(np.stack(members), self.config)).mean(axis=0)
 
     def labels(self, sites: "xr.Dataset") -> np.ndarray:
         """ "train", "validation" or "test" as in this run, "new" where the site was not in it; (site,) of str.
@@ -81,7 +81,7 @@ def load(out: str | Path) -> Run:
     if "result" not in record:
         raise ValueError(f"{folder} holds an unfinished run; binn.fit with the same arguments finishes it")
     config, features = Config.from_json(record["config"]), Features.from_json(record["features"])
-    template = nnx.split(build_network(config, len(features.columns), jax.random.key(0)))[1]
+    template = nnx.split(build_network(config, features, jax.random.key(0)))[1]
     saved = files.read_record(folder / "weights.msgpack")
     return Run(
         config=config,

@@ -16,7 +16,7 @@ import clm5
 from binn import files
 from binn.config import Config as Config
 from binn.features import Features
-from binn.objective import Data, bad_sites, build_network, evaluate, optimiser, step
+from binn.objective import Data, bad_sites, build_network, evaluate, optimiser, split_state, step
 from binn.progress import training_progress
 from binn.run import Run as Run
 from binn.run import claim, save
@@ -61,8 +61,8 @@ def fit(
     if checkpoint_every < 1:
         raise ValueError(f"binn.fit: checkpoint_every must be a whole number, 1 or more, got {checkpoint_every!r}")
     clm5.sites.check(sites)
-    labels = split(sites, config.split, seed=config.split_seed)
-    features = Features.fit(sites, labels == "train")
+    labels = split(sites, config.split, seed=config.split_seed, folds=config.folds, fold=config.fold)
+    features = Features.fit(sites, labels == "train", missing=config.missing, coordinates=config.coordinates)
     identity: dict[str, Any] = {
         "config": config.to_json(),
         "seed": int(seed),
@@ -82,7 +82,7 @@ def fit(
             clm5.Forcing.from_sites(sites, dtype=jnp.float64),
             clm5.Observations.from_sites(sites),
         )
-        trainer = _Trainer(config, seed, features.categories, data, places, folder, identity, checkpoint_every)
+        trainer = _Trainer(config, seed, features, data, places, folder, identity, checkpoint_every)
         members = [trainer.train(member, show=progress) for member in range(config.members)]
     run = Run(
         config=config,
@@ -126,8 +126,9 @@ class _Member:
 class _Trainer:
     """The training loop of one run, over members and epochs."""
 
-    def __init__(self, config, seed, spans, data, places, folder, identity, checkpoint_every):
+    def __init__(self, config, seed, features, data, places, folder, identity, checkpoint_every):
         self.config, self.data, self.places, self.folder = config, data, places, folder
+        self.features = features
         self.key = jax.random.key(seed)
         self.identity, self.checkpoint_every = json.dumps(identity, sort_keys=True), checkpoint_every
         self.train_sites = jnp.asarray(np.flatnonzero(places.label == "train"), dtype=jnp.int32)
@@ -136,8 +137,10 @@ class _Trainer:
         self.steps_per_epoch = max(1, round(len(self.train_sites) / config.batch_size))
         self.batch = len(self.train_sites) // self.steps_per_epoch
         # what a step does not depend on is blanked, so that runs that differ in it share the compiled step
-        compiled = replace(config, split="random", split_seed=0, members=1, patience=1, epochs=1, batch_size=1)
-        self.static = {"config": compiled, "spans": spans, "steps": self.steps_per_epoch * config.epochs}
+        compiled = replace(
+            config, split="random", split_seed=0, folds=2, fold=0, members=1, patience=1, epochs=1, batch_size=1
+        )
+        self.static = {"config": compiled, "spans": features.categories, "steps": self.steps_per_epoch * config.epochs}
 
     def train(self, number: int, *, show: bool) -> _Member:
         """Train member `number` to its end, from its checkpoint where there is one."""
@@ -158,9 +161,9 @@ class _Trainer:
         return member
 
     def _begin(self, number, key) -> tuple[_Member, Any]:
-        network = build_network(self.config, self.data.x.shape[1], jax.random.fold_in(key, 0))
+        network = build_network(self.config, self.features, jax.random.fold_in(key, 0))
         graph, params = nnx.split(network)
-        member = _Member(params, optimiser(self.config, self.static["steps"]).init(params), params)
+        member = _Member(params, optimiser(self.config, self.static["steps"]).init(split_state(params)[0]), params)
         path = None if self.folder is None else _checkpoint(self.folder, number)
         if path is not None and path.exists():
             record = files.read_record(path)

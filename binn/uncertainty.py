@@ -12,6 +12,7 @@ from flax import nnx
 import clm5
 from binn import losses
 from binn.network import mc_dropout
+from binn.objective import all_parameters
 from binn.run import Run
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 METHODS = ("mc_dropout",)
 # choices of the training, as attributes of the file
-RECORDED = ("loss", "split", "split_seed", "dropout", "weight_decay", "members", "width", "depth")
+RECORDED = ("loss", "split", "split_seed", "folds", "fold", "dropout", "weight_decay", "members", "width", "depth")
 ACTIVATIONS_AT_ONCE = 2**24  # numbers in a hidden layer over sites and draws, float32: 64 MB a layer
 
 
@@ -92,7 +93,7 @@ def draw_units(run: Run, sites: "xr.Dataset", draws: int, *, seed: int = 0) -> n
             keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), member), draws)
             graph = nnx.split(run.network(member))[0]
             chains.append(np.asarray(_draw(weights, jnp.asarray(x), keys, graph=graph, batch=batch), dtype=np.float64))
-    return np.stack(chains)
+    return all_parameters(np.stack(chains), run.config)
 
 
 @partial(jax.jit, static_argnames=("graph", "batch"))

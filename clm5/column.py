@@ -141,7 +141,9 @@ def columns(
     log_depth = log_depth_scalar(p["efolding"])
     log_top, part = input_share(geometry.input_extent, p["beta"])
     rows = _rows(mix, log_depth, log_top, part, thickness)
-    mixes, works = jax.lax.optimization_barrier((mixing_rate > 0, jnp.minimum(means.litter, means.soil) > 0))
+    slowest = jax.lax.stop_gradient(jnp.minimum(means.litter, means.soil))
+    nan_climate = jnp.isnan(slowest).any(axis=0)
+    mixes, works, nan_climate = jax.lax.optimization_barrier((mixing_rate > 0, slowest > 0, nan_climate))
     steady = works | (mixes & (mixes & works).any(axis=0))  # decomposes, or exchanges with a layer that does
     modifier = Climate(*(jnp.where(steady, modifier, 1.0) for modifier in means))
     flux, potential, overflow = _litter(flows, annual, modifier.litter * rows.depth, rows)
@@ -181,7 +183,8 @@ def columns(
         "mixing_rate": mixing_rate,
     }
     # no NaN may hide behind a comparison
-    usable = ~(jnp.isnan(theta).any(axis=0) | jnp.isnan(geometry.input_extent[0]))
+    usable = ~(jnp.isnan(theta).any(axis=0) | jnp.isnan(annual_litter_input).any(axis=0) | nan_climate)
+    usable &= ~jnp.isnan(geometry.input_extent[0])
     return SteadyState(
         **{name: _columns_first(jnp.where(usable, x, jnp.nan), usable.ndim) for name, x in state.items()}
     )

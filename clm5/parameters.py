@@ -64,6 +64,15 @@ PARAMETERS = (
 NAMES = tuple(parameter.name for parameter in PARAMETERS)
 INDEX = {name: i for i, name in enumerate(NAMES)}
 BOUNDS = ("binn", "proda")
+_FOUR = ("efolding", "tau4s3", "fs1s3", "w_scaling")
+_NOT_OF_SIXTEEN = ("cryo", "taucwd", "taul1", "taul2", "fs3s1")
+# the free parameters of published recovery experiments (Xu et al. 2025), by the name of the experiment
+SUBSETS = {
+    "4": _FOUR,
+    "5": (*_FOUR, "beta"),
+    "16": tuple(name for name in NAMES if name not in _NOT_OF_SIXTEEN),
+    "all": NAMES,
+}
 
 
 def texture_transfer_fs1s2(sand_percent: float) -> float:

@@ -35,7 +35,6 @@ Sources: Grassmann, Taksar & Heyman 1985, Oper. Res. 33:1107 (state reduction); 
 """
 
 import functools
-import math
 from typing import NamedTuple
 
 import jax
@@ -76,7 +75,7 @@ def steady_state(rates: Rates, source: Pools) -> Solution:
         source: carbon arriving from outside, ≥ 0, per pool an array of the full shape (layer, *column).
 
     Returns:
-        `Solution`. Derivatives by what overflows are 0.
+        `Solution`. What overflows is 0 here, and its derivatives by the rates are; those by the source are not.
     """
     fixed = jax.lax.stop_gradient(rates)
     top = largest(source[0].dtype)
@@ -84,21 +83,32 @@ def steady_state(rates: Rates, source: Pools) -> Solution:
     at_once = None if source[0].dtype == jnp.float64 else tuple(t <= 0 for t in fixed.turnover)
     solve_all, transpose_solve_all = _direct(fixed) if at_once is None else _around(fixed, at_once)
 
-    def solve(_, b):
+    def left_side(u):
+        return _left_side(rates, *_flux_and_potential(rates, at_once, u))
+
+    def solve(_, b):  # of tangents too, which may have either sign
         u = solve_all(b)
         held = u if at_once is None else [jnp.where(instant, 0.0, x) for instant, x in zip(at_once, u, strict=True)]
-        overflow = functools.reduce(jnp.maximum, held) >= top
+        overflow = functools.reduce(jnp.maximum, map(jnp.abs, held)) >= top
         return tuple(jnp.where(overflow, 0.0, x) for x in u), overflow
 
     def transpose_solve(_, g):
         return transpose_solve_all(g), jnp.zeros(source[0].shape, bool)
 
-    def left_side(u):
-        return _left_side(rates, *_flux_and_potential(rates, at_once, u))
-
     unknown, overflow = jax.lax.custom_linear_solve(left_side, source, solve, transpose_solve, has_aux=True)
     flux, potential = _flux_and_potential(rates, at_once, unknown)
-    return Solution(flux, tuple(jnp.minimum(x, top) for x in potential) if at_once is not None else potential, overflow)
+    if at_once is not None:
+        potential = tuple(_potential(rates, *pool) for pool in zip(at_once, unknown, strict=True))
+    return Solution(flux, potential, overflow)
+
+
+def _potential(rates: Rates, instant: Bool[Array, "*#column"], unknown: Layers) -> Layers:
+    """x, or where the unknown is a flux, flux / decay, at most `largest`; its derivative by decay is left out there."""
+    top = largest(unknown.dtype)
+    decay = jax.lax.stop_gradient(rates.decay)  # turnover time · derivative would be 0 · inf
+    divides = instant & (unknown < top * decay)
+    quotient = unknown / jnp.where(divides, decay, 1.0)
+    return jnp.where(instant & ~divides & (unknown > 0), top, quotient)
 
 
 def largest(dtype) -> float:
@@ -110,9 +120,8 @@ def _flux_and_potential(rates: Rates, at_once: tuple | None, unknown: Pools) -> 
     """decay · x and x. The unknown of a pool is x or, where it passes carbon on at once, decay · x."""
     if at_once is None:
         return tuple(rates.decay * u for u in unknown), unknown
-    smallest = 1.0 / math.sqrt(largest(rates.decay.dtype))
-    divides = rates.decay > smallest
-    slowness = jnp.where(divides, 1.0 / jnp.where(divides, rates.decay, 1.0), 1.0 / smallest)
+    # only derivatives by a turnover time of 0 meet this x: it is capped where it would leave the range of the dtype
+    slowness = 1.0 / jnp.maximum(jax.lax.stop_gradient(rates.decay), 2.0**-62)
     flux = tuple(u * jnp.where(instant, 1.0, rates.decay) for u, instant in zip(unknown, at_once, strict=True))
     potential = tuple(u * jnp.where(instant, slowness, 1.0) for u, instant in zip(unknown, at_once, strict=True))
     return flux, potential

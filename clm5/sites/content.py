@@ -228,9 +228,12 @@ def covariates(sites: xr.Dataset) -> Iterator[str]:
             yield f"{first} has no units attribute. Set it ('1' for a category or a ratio)."
         else:
             values = array.values.astype(float)
+            allowed = array.attrs.get("missing_values") == "allowed"
+            bad = np.isinf(values) if allowed else ~np.isfinite(values)
             yield from _report(
-                sites, f"covariate {name}", ~np.isfinite(values), lambda i, v=values: f"must be finite, found {v[i]:g}",
-                "Drop the covariate or the site, or impute it (and say how in attribute 'history').",
+                sites, f"covariate {name}", bad, lambda i, v=values: f"must be finite, found {v[i]:g}",
+                "Drop the covariate or the site, fill the gap (and say how in attribute 'history'), or set its "
+                "attribute missing_values to 'allowed' and train with missing='impute'.",
             )  # fmt: skip
             if "flag_values" in array.attrs or "flag_meanings" in array.attrs:
                 yield from _categories(sites, name, values)

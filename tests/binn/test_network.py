@@ -74,7 +74,7 @@ def test_one_draw_is_one_network_sites_with_equal_covariates_agree(x):
     twins = jnp.concatenate([x, x])
     draws = draw(grown(), twins, keys(16), batch=5)
     np.testing.assert_array_equal(draws[:, :6], draws[:, 6:])
-    own_masks = grown()(twins, rngs=nnx.Rngs(dropout=0), one_mask=False)
+    own_masks = grown()(twins, rngs=nnx.Rngs(dropout=0), training=True)
     assert not np.array_equal(own_masks[:6], own_masks[6:])  # what a mask per row would look like
 
 
@@ -95,9 +95,9 @@ def test_hidden_layers_drop_different_units():
     """Two layers of one width must not share a mask: a mask drawn twice from one key would halve the randomness."""
     net = nnx.clone(network(width=64, depth=2, dropout=0.5, activation="leaky_relu"))
     for layer in net.hidden:  # the first layer passes ones on; the second passes each unit on to itself
-        layer.bias[...] = jnp.zeros_like(layer.bias[...])
-    net.hidden[0].kernel[...] = jnp.ones_like(net.hidden[0].kernel[...])
-    net.hidden[1].kernel[...] = jnp.eye(64, dtype=jnp.float32)
+        layer.linear.bias[...] = jnp.zeros_like(layer.linear.bias[...])
+    net.hidden[0].linear.kernel[...] = jnp.ones_like(net.hidden[0].linear.kernel[...])
+    net.hidden[1].linear.kernel[...] = jnp.eye(64, dtype=jnp.float32)
     net.head.kernel[...] = jnp.full_like(net.head.kernel[...], 1e-3)
     net.head.bias[...] = jnp.zeros_like(net.head.bias[...])
     unit = np.asarray(draw(net, jnp.ones((1, 5), jnp.float32), keys(400), batch=400), float)[:, 0, 0]

@@ -116,8 +116,8 @@ def test_training_teaches_the_network_what_unknown_means(trained):
     run, _ = trained
     unknown = [name.endswith("=unknown") for name in run.features.columns]
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(run.seed), 0), 0)
-    first = np.asarray(build_network(run.config, len(unknown), key).hidden[0].kernel[...])[unknown]
-    learned = np.asarray(run.network(0).hidden[0].kernel[...])[unknown]
+    first = np.asarray(build_network(run.config, run.features, key).hidden[0].linear.kernel[...])[unknown]
+    learned = np.asarray(run.network(0).hidden[0].linear.kernel[...])[unknown]
     assert len(first) == 3
     assert np.all(np.abs(learned - first).max(axis=1) > 0.01)  # weight decay alone moves them by 1e-4
 
@@ -132,8 +132,8 @@ def test_the_share_of_units_that_are_off_is_the_rate_in_training_and_in_draws_an
     def rigged(*args):
         network = real(*args)
         (hidden,) = network.hidden
-        hidden.kernel[...] = jnp.zeros_like(hidden.kernel[...])
-        hidden.bias[...] = jnp.ones_like(hidden.bias[...])
+        hidden.linear.kernel[...] = jnp.zeros_like(hidden.linear.kernel[...])
+        hidden.linear.bias[...] = jnp.ones_like(hidden.linear.bias[...])
         network.head.kernel[...] = jnp.eye(21, dtype=jnp.float32)
         network.head.bias[...] = jnp.zeros_like(network.head.bias[...])
         return network
@@ -305,7 +305,7 @@ def test_a_site_of_the_run_that_moved_is_refused_and_a_new_one_is_new(sites, tra
         ({"weight_decay": float("nan")}, "weight_decay must be finite and 0 or more, got nan"),
         ({"activation": "sine"}, "activation must be one of"),
         ({"loss": "mse"}, "loss must be one of"),
-        ({"split": "latitude"}, "split must be one of"),
+        ({"split": "altitude"}, "split must be one of"),
         ({"split_seed": -1}, "split_seed must be a whole number, 0 or more"),
         ({"model": {"sigma": 0.2}}, "model must be a clm5.ModelOptions, got dict"),
     ],

@@ -145,3 +145,34 @@ def test_float32_derivatives_at_a_turnover_of_zero(golden_forcing, golden, rules
     error = np.abs((found - expected) * scale) / np.abs(expected * scale).max(axis=1, keepdims=True)
     assert np.quantile(error, 0.99) < 1e-4
     assert error.max() < 1e-2
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("rules", RULES)
+def test_nan_anywhere_makes_all_of_its_column_nan_and_no_other(golden_forcing, golden, rules, dtype):
+    theta = np.array(clm5.ParameterSpace("binn").physical(golden["rand_kp"]), dtype)
+    f = {k: np.array(getattr(golden_forcing, k), dtype) for k in golden_forcing.__dataclass_fields__}
+    spoiled = np.zeros(len(theta), bool)
+    for column, name in enumerate(("soil_temperature", "water_scalar", "oxygen_scalar", "nitrogen_scalar")):
+        f[name][column, 19 if column % 2 else 0, 3] = np.nan
+        spoiled[column] = True
+    for column, pool in enumerate(range(4), start=4):
+        f["litter_input"][column, pool, 5] = np.nan
+        spoiled[column] = True
+    theta[8, INDEX["tau4s1"]] = np.nan
+    spoiled[8] = True
+    soc = np.asarray(clm5.simulate(theta, clm5.Forcing(**f), rules=rules).soc)
+    np.testing.assert_array_equal(np.isnan(soc), np.broadcast_to(spoiled[:, None], soc.shape))
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(("bounds", "rules"), COMBINATIONS)
+def test_forward_derivatives_are_linear(hostile, bounds, rules):
+    theta, forcing = (x[:300] for x in in_both(hostile, bounds)[1])
+    run = functools.partial(jax.jvp, lambda t: clm5.simulate(t, forcing, rules=rules).soc, (theta,))
+    direction = np.random.default_rng(3).normal(size=theta.shape) * np.asarray(theta)
+    plus, minus = (np.asarray(run((jnp.asarray(sign * direction),))[1]) for sign in (1.0, -1.0))
+    finite = np.isfinite(plus)
+    assert finite.mean() > 0.9
+    np.testing.assert_array_equal(plus[finite], -minus[finite])
