@@ -1,4 +1,5 @@
 from .features import Features as Features
+from .splits import distances as distances
 from .splits import split as split
 from .training import Config as Config
 from .training import Run as Run

@@ -11,7 +11,7 @@ from flax import serialization
 
 from clm5._atomic import write_atomically
 
-FORMAT = 1  # raised when what is in the files changes
+FORMAT = 2  # raised when what is in the files changes
 
 
 def write_json(path: Path, record: dict) -> None:

@@ -13,11 +13,14 @@ import pandas as pd
 from flax import nnx
 from jaxtyping import Float
 
+import clm5
 from binn import files
 from binn.config import Config
 from binn.features import Features
+from binn.losses import log_soc_errors
 from binn.network import ParameterNetwork
 from binn.objective import all_parameters, build_network
+from binn.splits import LABELS
 from clm5._atomic import write_atomically
 
 if TYPE_CHECKING:
@@ -33,7 +36,7 @@ class Run:
     config: Config
     seed: int
     features: Features
-    split: pd.DataFrame  # index site id; columns label, lon, lat
+    split: pd.DataFrame  # index site id; columns label, lon, lat (degrees), distance (km to the nearest training site)
     weights: tuple[Any, ...]  # one nnx state per member, float32
     history: pd.DataFrame  # member, epoch, train_loss, validation_loss, validation_nse
     best_epoch: tuple[int, ...]
@@ -52,6 +55,35 @@ class Run:
         x = jnp.asarray(self.features.matrix(sites))
         members = [np.asarray(self.network(member)(x), dtype=np.float64) for member in range(len(self.weights))]
         return np.asarray(all_parameters(np.stack(members), self.config)).mean(axis=0)
+
+    def skill(self, sites: "xr.Dataset") -> pd.DataFrame:
+        """How the network without dropout does on measured sites, per label of the split.
+
+        Index "train", "validation", "test", "new", where there are such sites. Columns: `sites`, `horizons` (measured),
+        `nse` (of ln SOC over all horizons: 1 − Σ error² / Σ (deviation from their mean)²), `bias` (mean error of ln
+        SOC), `distance` (median distance to the nearest training site, km; NaN for "new").
+        """
+        labels, distance = self.labels(sites), self.split.distance.reindex(np.asarray(sites.site.values, dtype=str))
+        with jax.enable_x64(True):
+            observations = clm5.Observations.from_sites(sites)
+            theta = self.config.model.space.physical(jnp.asarray(self.predict(sites)))
+            forcing = clm5.Forcing.from_sites(sites, dtype=jnp.float64)
+            soc = clm5.simulate(theta, forcing, rules=self.config.model.rules).soc
+            error, observed = map(np.asarray, log_soc_errors(soc, observations, self.config.model))
+        rows = {}
+        for label in (*LABELS, "new"):
+            chosen = labels == label
+            seen = np.isfinite(observed) & chosen[:, None]
+            if seen.any():
+                spread = np.sum((observed[seen] - observed[seen].mean()) ** 2)
+                rows[label] = {
+                    "sites": int(chosen.sum()),
+                    "horizons": int(seen.sum()),
+                    "nse": 1 - float(np.sum(error[seen] ** 2) / spread) if spread > 0 else np.nan,
+                    "bias": float(error[seen].mean()),
+                    "distance": float(np.nanmedian(distance[chosen])) if label in LABELS else np.nan,
+                }
+        return pd.DataFrame.from_dict(rows, orient="index")
 
     def labels(self, sites: "xr.Dataset") -> np.ndarray:
         """ "train", "validation" or "test" as in this run, "new" where the site was not in it; (site,) of str.

@@ -21,7 +21,7 @@ from binn.progress import training_progress
 from binn.run import Run as Run
 from binn.run import claim, save
 from binn.run import load as load
-from binn.splits import split
+from binn.splits import distances, split
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -73,7 +73,12 @@ def fit(
         return load(folder)
 
     places = pd.DataFrame(
-        {"label": labels, "lon": np.asarray(sites.lon, float), "lat": np.asarray(sites.lat, float)},
+        {
+            "label": labels,
+            "lon": np.asarray(sites.lon, float),
+            "lat": np.asarray(sites.lat, float),
+            "distance": distances(sites, labels),
+        },
         index=pd.Index(np.asarray(sites.site.values, dtype=str), name="site"),
     )
     with jax.enable_x64(True):  # the column in float64; the network's arrays are float32 by their own dtype

@@ -61,8 +61,22 @@ class Network:
     "share of hidden units that are switched off"
     learning_rate: float = 3e-3
     "largest step size of AdamW"
-    split: Literal["random", "blocks"] = "random"
-    "how validation and test sites are set aside: at random, or in 2-degree blocks"
+    norm: Literal["none", "batch", "layer"] = "none"
+    "normalisation of hidden layers"
+    embedding: int = 0
+    "learned numbers per category; 0: one column per category"
+    loss: Literal["likelihood", "posterior", "smooth_l1", "log_smooth_l1"] = "likelihood"
+    "what training minimises: the sampler's likelihood, that and its prior, or smooth L1 as published"
+    parameters: Literal["4", "5", "16", "all"] = "all"
+    "free parameters, as in the published experiments; the others are held at CLM5's values"
+    missing: Literal["refuse", "impute"] = "refuse"
+    "what becomes of a covariate without a value"
+    split: Literal["random", "blocks", "latitude", "longitude", "kfold", "block_kfold", "climate"] = "random"
+    "how validation and test sites are set aside, see binn.split"
+    folds: int = 10
+    "parts of a split by bands, folds or climates"
+    fold: int = 0
+    "which of them is the test set, from 0"
 
     def config(self, options):
         """As `binn.Config`."""
@@ -75,7 +89,14 @@ class Network:
             depth=self.depth,
             dropout=self.dropout,
             learning_rate=self.learning_rate,
+            norm=self.norm,
+            embedding=self.embedding,
+            loss=self.loss,
+            parameters=self.parameters,
+            missing=self.missing,
             split=self.split,
+            folds=self.folds,
+            fold=self.fold,
         )
 
 

@@ -1,6 +1,7 @@
 """Every option of the published network trains, is saved, resumes, and does what its name says."""
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
@@ -171,8 +172,6 @@ def test_refusals(changes, message):
 
 def test_a_record_of_options_comes_back_equal():
     config = dataclasses.replace(PUBLISHED, held=(("beta", 0.9),), folds=7, fold=6, coordinates=True)
-    import json
-
     assert binn.Config.from_json(json.loads(json.dumps(config.to_json()))) == config
 
 
@@ -189,6 +188,19 @@ def test_coordinates_and_imputed_covariates_train(sites):
     assert 70 <= (run.split.label == "test").sum() <= 90
     with pytest.raises(ValueError, match=f"covariate {name} is nan.*37 of 400"):
         binn.fit(gap, dataclasses.replace(config, missing="refuse"), progress=False)
+
+
+def test_skill_per_split_says_how_far_it_had_to_reach(sites, trained):
+    run, _ = trained
+    skill = run.skill(sites)
+    assert list(skill.index) == ["train", "validation", "test"]
+    assert skill.sites.tolist() == [320, 40, 40]
+    assert skill.distance["train"] == 0 < skill.distance["test"]
+    best = run.history[run.history.epoch == run.best_epoch[0]]
+    one = dataclasses.replace(run, weights=run.weights[:1])
+    assert np.isclose(one.skill(sites).nse["validation"], best[best.member == 0].validation_nse.iloc[0], atol=1e-6)
+    elsewhere = sites.isel(site=slice(0, 10)).assign_coords(site=[f"new-{i}" for i in range(10)])
+    assert list(run.skill(elsewhere).index) == ["new"]
 
 
 @pytest.mark.parametrize(("loss", "weights"), [("log_smooth_l1", "thickness"), ("likelihood", "proda")])
