@@ -171,7 +171,9 @@ def columns(
     for pool in POOLS:
         tau = flows.tau[pool]
         full = jnp.where(tau > 0, jnp.inf, 0.0)  # turnover 0 holds no carbon, ever
-        pools[pool] = jnp.where(infinite[pool], full, tau * potential[pool] * unit[pool])
+        # and the derivative by it, which is the potential, saturates: in float32 a loss would make it inf
+        held = potential[pool] if most > 1e100 else jnp.where(tau > 0, potential[pool], potential[pool].clip(max=1e19))
+        pools[pool] = jnp.where(infinite[pool], full, tau * held * unit[pool])
         infinite[pool] |= potential[pool] >= most
         potential[pool] = jnp.where(infinite[pool], jnp.inf, potential[pool] * unit[pool])
     state = {
