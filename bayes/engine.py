@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 from numpyro.infer import NUTS
 
@@ -106,16 +106,7 @@ class Engine:
         sites, same = PartitionSpec("site"), PartitionSpec()
         mesh = Mesh(np.array(self.devices), ("site",))
         specs = (sites, sites, *[same] * replicated)
-        compiled = jax.jit(jax.shard_map(batch, mesh=mesh, in_specs=specs, out_specs=sites, check_vma=False))
-
-        def spread(*arguments):  # wherever they lie, even if an earlier computation tied them to one device
-            placed = (
-                jax.device_put(argument, NamedSharding(mesh, spec))
-                for argument, spec in zip(arguments, specs, strict=True)
-            )
-            return compiled(*placed)
-
-        return spread
+        return jax.jit(jax.shard_map(batch, mesh=mesh, in_specs=specs, out_specs=sites, check_vma=False))
 
     def start(self, keys: Key[Array, "site chain"], data: Any) -> State:
         """The first state of every lane. `keys` has shape (site, chain), the leaves of `data` lead with site."""

@@ -27,4 +27,5 @@ def derive(function: Callable, *fields) -> Any:
     if not isinstance(fields[0], jax.Array):
         return result
     with jax.enable_x64(dtype == np.float64):
-        return jax.device_put(result, fields[0].sharding)
+        # tied to devices only as the fields are: what is tied to one cannot be spread over several
+        return jax.device_put(result, fields[0].sharding if fields[0].committed else None)

@@ -87,3 +87,11 @@ def test_equal_shapes_compile_once(golden_forcing, theta, x64):
     assert _simulate._cache_size() == compiled
     clm5.simulate(theta[:2], golden_forcing[:2])
     assert _simulate._cache_size() == compiled + 1
+
+
+def test_what_is_derived_is_tied_to_a_device_only_as_the_fields_are(golden_forcing):
+    fields = [np.asarray(getattr(golden_forcing, name)) for name in golden_forcing.__dataclass_fields__]
+    free = clm5.Forcing(*map(jnp.asarray, fields))
+    tied = clm5.Forcing(*(jax.device_put(field, jax.devices()[0]) for field in fields))
+    assert not any(leaf.committed for leaf in jax.tree.leaves(free))
+    assert all(leaf.committed for leaf in jax.tree.leaves(tied))
