@@ -32,6 +32,11 @@ class Numeric:
     told: bool = False
 
     @property
+    def may_miss(self) -> bool:
+        """Whether a site without a value is accepted."""
+        return self.fill is not None
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """Names of the matrix columns that this covariate fills."""
         return (self.name, f"{self.name}=missing") if self.told else (self.name,)
@@ -57,7 +62,7 @@ class Categorical:
     values: tuple[float, ...]
     meanings: tuple[str, ...]
     group: str = ""  # covariates of one group (attrs["group"]) share their list of values, and an embedding's table
-    fill: bool = False  # whether a missing value counts as unknown; otherwise it is refused
+    may_miss: bool = False  # whether a missing value counts as unknown; otherwise it is refused
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -156,10 +161,7 @@ class Features:
                 f"Features.fit: `training` must be a mask over the {sites.sizes['site']} sites with at least one true "
                 f"value; got shape {training.shape}, {training.sum()} true"
             )
-        groups: dict[str, set[float]] = {}
-        for name in names:
-            if group := str(sites[name].attrs.get("group", "")):
-                groups.setdefault(group, set()).update(np.asarray(sites[name].values, float)[training].tolist())
+        groups = _groups(sites, names, training)
         covariates = tuple(_fit_one(sites, name, training, groups, impute=missing == "impute") for name in names)
         return cls(covariates, Coordinates() if coordinates else None)
 
@@ -218,7 +220,25 @@ class Features:
                         f"binn: category {value:g} of covariate {name} means {here[value]!r} here but meant "
                         f"{meaning!r} in training; recode it"
                     )
-        return _numbers(sites, name, may_miss=covariate.fill not in (None, False))
+        return _numbers(sites, name, may_miss=covariate.may_miss)
+
+
+def _groups(sites, names, training: np.ndarray) -> dict[str, set[float]]:
+    """Group → values that any of its covariates has at a training site; a group has one table of categories."""
+    seen: dict[str, set[float]] = {}
+    tables: dict[str, tuple[str, dict[float, str]]] = {}
+    for name in names:
+        group = str(sites[name].attrs.get("group", ""))
+        if not group or "flag_values" not in sites[name].attrs:
+            continue
+        first, table = tables.setdefault(group, (name, _meanings(sites[name])))
+        if _meanings(sites[name]) != table:
+            raise ValueError(
+                f"binn: covariates {first} and {name} are of one group, {group!r}, but their flag_values and "
+                "flag_meanings differ; make them alike, or give the covariates groups of their own"
+            )
+        seen.setdefault(group, set()).update(np.asarray(sites[name].values, float)[training].tolist())
+    return seen
 
 
 def _fit_one(sites, name: str, training: np.ndarray, groups: dict, *, impute: bool) -> Numeric | Categorical:
@@ -228,7 +248,7 @@ def _fit_one(sites, name: str, training: np.ndarray, groups: dict, *, impute: bo
         meanings = _meanings(sites[name])
         group = str(sites[name].attrs.get("group", ""))
         seen = tuple(sorted(groups.get(group, set(values.tolist())) & set(meanings)))
-        return Categorical(name, units, seen, tuple(meanings[value] for value in seen), group, fill=impute)
+        return Categorical(name, units, seen, tuple(meanings[value] for value in seen), group, may_miss=impute)
     known = values[~np.isnan(values)]
     if not known.size:
         raise ValueError(f"binn: covariate {name} has no value at any training site; drop it")

@@ -117,3 +117,48 @@ def test_fitting_needs_covariates_and_training_sites(sites):
     sites.clay[3] = np.nan
     with pytest.raises(ValueError, match="site s3: covariate clay is nan"):
         binn.Features.fit(sites, TRAINING)
+
+
+def test_a_missing_number_becomes_the_training_median_and_a_column_says_so(sites):
+    sites.temperature[:] = [-1.0, 0.0, 0.0, 4.0, np.nan, 9.0, np.nan, 2.0]  # the training median is 0
+    sites.soil_order[7] = 3
+    sites["soil_order"] = sites.soil_order.astype(float).copy(deep=True)
+    sites.soil_order[6] = np.nan
+    with pytest.raises(ValueError, match=r"s4: covariate temperature is nan, as at 2 of 8.*missing=\"impute\""):
+        binn.Features.fit(sites, TRAINING)
+    features = binn.Features.fit(sites, TRAINING, missing="impute")
+    matrix = features.matrix(sites)
+    temperature, told = (features.columns.index(name) for name in ("temperature", "temperature=missing"))
+    np.testing.assert_array_equal(matrix[:, told], [0, 0, 0, 0, 1, 0, 1, 0])
+    assert matrix[4, temperature] == matrix[6, temperature] == matrix[1, temperature]  # as a site that has the median
+    assert "clay=missing" not in features.columns  # no training site misses it
+    assert matrix[6, features.columns.index("soil_order=unknown")] == 1
+    assert binn.Features.from_json(json.loads(json.dumps(features.to_json()))) == features
+    sites.temperature[5] = np.inf
+    with pytest.raises(ValueError, match="s5: covariate temperature is inf"):
+        features.matrix(sites)
+
+
+def test_a_group_has_the_categories_of_all_its_covariates(sites):
+    sites["subsoil_order"] = sites.soil_order.copy(data=np.full(8, 4))
+    apart = binn.Features.fit(sites, TRAINING)
+    assert apart.tables == (0, 1)
+    for name in ("soil_order", "subsoil_order"):
+        sites[name].attrs["group"] = "order"
+    features = binn.Features.fit(sites, TRAINING)
+    assert features.tables == (0, 0)
+    assert [c.values for c in features.covariates[3:]] == [(1, 2, 3, 4)] * 2
+    sites.subsoil_order.attrs["flag_meanings"] = "mollisol alfisol gelisol spodosol"
+    with pytest.raises(ValueError, match="soil_order and subsoil_order are of one group, 'order'"):
+        binn.Features.fit(sites, TRAINING)
+
+
+def test_coordinates_are_waves_of_longitude_and_latitude(sites):
+    sites = sites.assign(lon=("site", np.linspace(-180, 170, 8)), lat=("site", np.linspace(-80, 80, 8)))
+    features = binn.Features.fit(sites, TRAINING, coordinates=True)
+    waves = dict(zip(features.columns, features.matrix(sites).T, strict=True))
+    assert len(waves) == 7 + 64
+    np.testing.assert_allclose(waves["lon sin 360°"], np.sin(np.radians(sites.lon)), atol=1e-6)
+    np.testing.assert_allclose(waves["lat cos 360°"], np.cos(np.radians(sites.lat)), atol=1e-6)
+    assert "lon cos 1e-06°" in waves
+    assert binn.Features.from_json(json.loads(json.dumps(features.to_json()))) == features
