@@ -1,4 +1,5 @@
 from .features import Features as Features
+from .skill import skill_table as skill_table
 from .splits import distances as distances
 from .splits import split as split
 from .training import Config as Config

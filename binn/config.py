@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -120,6 +121,24 @@ class Config:
                     f"binn.Config: held {name} must lie in the {self.model.bounds} bounds, {low:g} to {high:g}, "
                     f"got {value:g}"
                 )
+
+    @classmethod
+    def published(cls, **changes: Any) -> "Config":
+        """The network of Xu et al. (2025): three layers of 128, batch norm, leaky ReLU, embeddings, a temperature.
+
+        Changes are fields of `Config`. The loss stays the sampler's; theirs is `loss="smooth_l1"`.
+        """
+        theirs = {
+            "width": 128,
+            "depth": 3,
+            "activation": "leaky_relu",
+            "norm": "batch",
+            "embedding": 5,
+            "dropout": 0.3,
+            "learn_temperature": True,
+            "learning_rate": 1e-3,
+        }
+        return cls(**{**theirs, **changes})
 
     def held_unit(self) -> Float[np.ndarray, "21"]:
         """Unit values at which parameters are held that are not free; those of free ones are not used."""

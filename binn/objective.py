@@ -15,6 +15,7 @@ from binn.config import Config
 from binn.features import Features
 from binn.losses import horizon_loss, log_soc_errors, mean_over_horizons
 from binn.network import ParameterNetwork, hide_categories
+from binn.skill import nash_sutcliffe
 
 
 class Data(NamedTuple):
@@ -137,8 +138,7 @@ def evaluate(params, data: Data, *, graph, config: Config) -> Scores:
     unit = nnx.merge(graph, params)(data.x).astype(data.observations.soc.dtype)
     total, count, soc = site_losses(unit, data, config)
     error, observed = log_soc_errors(soc, data.observations, config.model)
-    spread = jnp.nansum((observed - jnp.nanmean(observed)) ** 2)
-    return Scores(mean_over_horizons(total, count), 1 - jnp.nansum(error**2) / spread, total)
+    return Scores(mean_over_horizons(total, count), nash_sutcliffe(error, observed), total)
 
 
 @partial(jax.jit, static_argnames=("graph", "config", "spans"))

@@ -20,7 +20,7 @@ from binn.features import Features
 from binn.losses import log_soc_errors
 from binn.network import ParameterNetwork
 from binn.objective import all_parameters, build_network
-from binn.splits import LABELS
+from binn.skill import skill_table
 from clm5._atomic import write_atomically
 
 if TYPE_CHECKING:
@@ -57,12 +57,7 @@ class Run:
         return np.asarray(all_parameters(np.stack(members), self.config)).mean(axis=0)
 
     def skill(self, sites: "xr.Dataset") -> pd.DataFrame:
-        """How the network without dropout does on measured sites, per label of the split.
-
-        Index "train", "validation", "test", "new", where there are such sites. Columns: `sites`, `horizons` (measured),
-        `nse` (of ln SOC over all horizons: 1 − Σ error² / Σ (deviation from their mean)²), `bias` (mean error of ln
-        SOC), `distance` (median distance to the nearest training site, km; NaN for "new").
-        """
+        """How the network without dropout does on measured sites, per label of the split; see `binn.skill_table`."""
         labels, distance = self.labels(sites), self.split.distance.reindex(np.asarray(sites.site.values, dtype=str))
         with jax.enable_x64(True):
             observations = clm5.Observations.from_sites(sites)
@@ -70,20 +65,7 @@ class Run:
             forcing = clm5.Forcing.from_sites(sites, dtype=jnp.float64)
             soc = clm5.simulate(theta, forcing, rules=self.config.model.rules).soc
             error, observed = map(np.asarray, log_soc_errors(soc, observations, self.config.model))
-        rows = {}
-        for label in (*LABELS, "new"):
-            chosen = labels == label
-            seen = np.isfinite(observed) & chosen[:, None]
-            if seen.any():
-                spread = np.sum((observed[seen] - observed[seen].mean()) ** 2)
-                rows[label] = {
-                    "sites": int(chosen.sum()),
-                    "horizons": int(seen.sum()),
-                    "nse": 1 - float(np.sum(error[seen] ** 2) / spread) if spread > 0 else np.nan,
-                    "bias": float(error[seen].mean()),
-                    "distance": float(np.nanmedian(distance[chosen])) if label in LABELS else np.nan,
-                }
-        return pd.DataFrame.from_dict(rows, orient="index")
+            return skill_table(error, observed, labels, distance.to_numpy(float))
 
     def labels(self, sites: "xr.Dataset") -> np.ndarray:
         """ "train", "validation" or "test" as in this run, "new" where the site was not in it; (site,) of str.

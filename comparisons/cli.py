@@ -3,12 +3,22 @@
 import importlib.metadata
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
+from comparisons.cli_options import (
+    Model,
+    Network,
+    Out,
+    Sampler,
+    Seed,
+    SitesFile,
+    open_hint,
+    refuse_existing,
+    say,
+)
 from comparisons.launch import Launch
 
 app = App(
@@ -23,123 +33,20 @@ sites_app = App(name="sites", help="Make, convert and check site files.")
 app.command(sites_app)
 
 
-@Parameter(name="*", group="Model")
-@dataclass
-class Model:
-    """What a result depends on, shared by network and sampler."""
-
-    bounds: Literal["binn", "proda"] = "binn"
-    "published box that the parameters live in"
-    rules: Literal["conservative", "proda", "binn"] = "conservative"
-    "rule set of the soil column"
-    operator: Literal["horizon", "linear", "pchip"] = "horizon"
-    "from the modelled profile to a measured horizon"
-    error: Literal["lognormal", "proda"] = "lognormal"
-    "error model of a measurement"
-    sigma: float = 0.2
-    "scale of that error (of ln SOC, or as a fraction of the observed value)"
-
-    def options(self):
-        """As `clm5.ModelOptions`."""
-        from clm5 import ModelOptions
-
-        return ModelOptions(self.bounds, self.rules, self.operator, self.error, self.sigma)
-
-
-@Parameter(name="*", group="Network")
-@dataclass
-class Network:
-    """How the network is trained."""
-
-    epochs: int = 100
-    "most passes over the training sites; training stops earlier when validation sites stop improving"
-    width: int = 64
-    "units of a hidden layer"
-    depth: int = 2
-    "number of hidden layers"
-    dropout: float = 0.2
-    "share of hidden units that are switched off"
-    learning_rate: float = 3e-3
-    "largest step size of AdamW"
-    norm: Literal["none", "batch", "layer"] = "none"
-    "normalisation of hidden layers"
-    embedding: int = 0
-    "learned numbers per category; 0: one column per category"
-    loss: Literal["likelihood", "posterior", "smooth_l1", "log_smooth_l1"] = "likelihood"
-    "what training minimises: the sampler's likelihood, that and its prior, or smooth L1 as published"
-    parameters: Literal["4", "5", "16", "all"] = "all"
-    "free parameters, as in the published experiments; the others are held at CLM5's values"
-    missing: Literal["refuse", "impute"] = "refuse"
-    "what becomes of a covariate without a value"
-    split: Literal["random", "blocks", "latitude", "longitude", "kfold", "block_kfold", "climate"] = "random"
-    "how validation and test sites are set aside, see binn.split"
-    folds: int = 10
-    "parts of a split by bands, folds or climates"
-    fold: int = 0
-    "which of them is the test set, from 0"
-
-    def config(self, options):
-        """As `binn.Config`."""
-        from binn import Config
-
-        return Config(
-            model=options,
-            epochs=self.epochs,
-            width=self.width,
-            depth=self.depth,
-            dropout=self.dropout,
-            learning_rate=self.learning_rate,
-            norm=self.norm,
-            embedding=self.embedding,
-            loss=self.loss,
-            parameters=self.parameters,
-            missing=self.missing,
-            split=self.split,
-            folds=self.folds,
-            fold=self.fold,
-        )
-
-
-@Parameter(name="*", group="Sampler")
-@dataclass
-class Sampler:
-    """How sites are sampled."""
-
-    chains: int = 4
-    "chains at every site"
-    warmup: int = 400
-    "transitions that adapt the sampler, thrown away"
-    samples: int = 800
-    "transitions that are kept, per chain"
-    batch: int = 16
-    "sites in one compiled program"
-
-    def config(self, options):
-        """As `bayes.Config`."""
-        from bayes import Config
-
-        return Config(model=options, chains=self.chains, warmup=self.warmup, draws=self.samples, batch=self.batch)
-
-
-Out = Annotated[Path, Parameter(name=["--out", "-o"], help="new folder or file to write; never overwritten")]
-Seed = Annotated[int, Parameter(help="seed of every random choice")]
-SitesFile = Annotated[Path, Parameter(help="site file, netCDF or Zarr")]
-
-
 @app.command
 def demo(*, out: Out = Path("binn-demo"), seed: Seed = 0, launch: Launch | None = None) -> None:
     """Run the whole chain on virtual sites with known parameters, in about three minutes, and write the report."""
-    _refuse_existing(out)
+    refuse_existing(out)
     (launch or Launch()).start()
     import clm5
     from comparisons.chain import Plan, run_chain
     from comparisons.demo import DEMO_SITES, demo_plan
 
     sites = clm5.sites.virtual(DEMO_SITES, seed=seed)
-    _say(f"{DEMO_SITES} virtual sites with known parameters, seed {seed}")
+    say(f"{DEMO_SITES} virtual sites with known parameters, seed {seed}")
     plan: Plan = demo_plan(seed)
-    outcome = run_chain(sites, plan, out, say=_say)
-    _open_hint(outcome.page)
+    outcome = run_chain(sites, plan, out, say=say)
+    open_hint(outcome.page)
 
 
 @app.command
@@ -158,15 +65,15 @@ def run(
 ) -> None:
     """Run the whole chain on a site file: train, sample, compare, report."""
     if not resume:
-        _refuse_existing(out, hint="To take up an interrupted run there, add --resume.")
+        refuse_existing(out, hint="To take up an interrupted run there, add --resume.")
     (launch or Launch()).start()
     import clm5
     from comparisons.chain import Plan, run_chain
 
     options = (model or Model()).options()
     plan = Plan((network or Network()).config(options), (sampler or Sampler()).config(options), sampled, draws, seed)
-    outcome = run_chain(clm5.sites.open(sites, observations=True), plan, out, say=_say)
-    _open_hint(outcome.page)
+    outcome = run_chain(clm5.sites.open(sites, observations=True), plan, out, say=say)
+    open_hint(outcome.page)
 
 
 @app.command
@@ -183,7 +90,7 @@ def train(
 ) -> None:
     """Train a network on a site file and write its Monte Carlo dropout posterior, OUT/posterior.nc."""
     if not resume:
-        _refuse_existing(out, hint="To take up an interrupted run there, add --resume.")
+        refuse_existing(out, hint="To take up an interrupted run there, add --resume.")
     (launch or Launch()).start()
     import binn
     import clm5
@@ -191,9 +98,9 @@ def train(
 
     data = clm5.sites.open(sites)
     trained = binn.fit(data, (network or Network()).config((model or Model()).options()), out=out, seed=seed)
-    _say(f"network trained: {describe_training(trained)}")
+    say(f"network trained: {describe_training(trained)}")
     tree = binn.posterior(trained, data, draws=draws, method="mc_dropout", seed=seed)
-    _say(f"posterior: {clm5.save_posterior(tree, out / 'posterior.nc')}")
+    say(f"posterior: {clm5.save_posterior(tree, out / 'posterior.nc')}")
 
 
 @app.command
@@ -210,7 +117,7 @@ def sample(
 ) -> None:
     """Sample the posterior at every site of a site file by NUTS and write OUT/posterior.nc."""
     if not resume:
-        _refuse_existing(out, hint="To take up an interrupted run there, add --resume.")
+        refuse_existing(out, hint="To take up an interrupted run there, add --resume.")
     (launch or Launch()).start()
     import numpy as np
 
@@ -223,8 +130,8 @@ def sample(
             raise ValueError(f"--only must lie between 1 and the {data.sizes['site']} sites of {sites}, got {only}")
         data = data.isel(site=np.sort(np.random.default_rng(seed).permutation(data.sizes["site"])[:only]))
     tree = bayes.sample(data, (sampler or Sampler()).config((model or Model()).options()), out=out, seed=seed)
-    _say(bayes.verdict(bayes.summary(tree)))
-    _say(f"posterior: {out / 'posterior.nc'}")
+    say(bayes.verdict(bayes.summary(tree)))
+    say(f"posterior: {out / 'posterior.nc'}")
 
 
 @app.command
@@ -237,15 +144,15 @@ def compare(
     seed: Seed = 0,
 ) -> None:
     """Compare two posterior files on their common sites and write the report, OUT/index.html."""
-    _refuse_existing(out)
+    refuse_existing(out)
     import clm5
     import comparisons
 
     files = clm5.open_posterior(network), clm5.open_posterior(sampler), clm5.sites.open(sites)
     result = comparisons.compare(*files, seed=seed)
     page = comparisons.report(result, *files, out=out)
-    _say(comparisons.headline(result))
-    _open_hint(page)
+    say(comparisons.headline(result))
+    open_hint(page)
 
 
 @sites_app.command
@@ -260,12 +167,12 @@ def virtual(
     launch: Launch | None = None,
 ) -> None:
     """Make virtual sites with known parameters."""
-    _refuse_existing(out)
+    refuse_existing(out)
     (launch or Launch()).start()
     import clm5
 
     data = clm5.sites.virtual(n, seed=seed, bounds=bounds, rules=rules, sigma=sigma)
-    _say(f"{n} virtual sites: {clm5.sites.save(data, out)}")
+    say(f"{n} virtual sites: {clm5.sites.save(data, out)}")
 
 
 @sites_app.command
@@ -278,12 +185,12 @@ def convert(
     seed: Seed = 0,
 ) -> None:
     """Turn plain tables of soil profiles into a site file; forcing is made from climate normals (an approximation)."""
-    _refuse_existing(out)
+    refuse_existing(out)
     import clm5
 
     data = clm5.sites.from_tables(folder, n_sites=n_sites, seed=seed, box=box)
-    _say(data.attrs["history"])
-    _say(f"{data.sizes['site']} sites: {clm5.sites.save(data, out)}")
+    say(data.attrs["history"])
+    say(f"{data.sizes['site']} sites: {clm5.sites.save(data, out)}")
 
 
 @sites_app.command
@@ -294,23 +201,10 @@ def check(sites: SitesFile) -> None:
     data = clm5.sites.open(sites, observations=True)
     horizons = int(data.soc.notnull().sum())
     covariates = clm5.sites.covariate_names(data)
-    _say(
+    say(
         f"{sites} is a valid site file: {data.sizes['site']} sites, {horizons} measured horizons, "
         f"{len(covariates)} covariates"
     )
-
-
-def _refuse_existing(out: Path, hint: str = "Name another one with --out.") -> None:
-    if out.exists():
-        raise FileExistsError(f"{out} exists and is not overwritten. {hint}")
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
-
-
-def _open_hint(page: Path) -> None:
-    _say(f"Open {page.resolve()} in a browser.")
 
 
 def main(argv: list[str] | None = None) -> int:

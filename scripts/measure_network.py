@@ -13,23 +13,6 @@ import binn
 import clm5
 
 
-def published(batch_size: int, epochs: int) -> binn.Config:
-    """The network of Xu et al. (2025): three layers of 128, batch norm, leaky ReLU, embeddings, temperature."""
-    return binn.Config(
-        width=128,
-        depth=3,
-        activation="leaky_relu",
-        norm="batch",
-        embedding=5,
-        dropout=0.3,
-        learn_temperature=True,
-        learning_rate=1e-3,
-        batch_size=batch_size,
-        epochs=epochs,
-        patience=epochs,
-    )
-
-
 def main() -> None:
     """Train, and print one line per figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -47,7 +30,8 @@ def main() -> None:
         return scores
 
     binn.training.evaluate = evaluate
-    run = binn.fit(sites, published(asked.batch_size, asked.epochs), seed=asked.seed, progress=False)
+    config = binn.Config.published(batch_size=asked.batch_size, epochs=asked.epochs, patience=asked.epochs)
+    run = binn.fit(sites, config, seed=asked.seed, progress=False)
     epochs = np.diff(ends)
     print(f"{asked.sites} sites, batches of {asked.batch_size}: first epoch {epochs[0]:.1f} s, compilation included")
     print(f"later epochs: median {np.median(epochs[1:]):.2f} s, {epochs[1:].min():.2f} to {epochs[1:].max():.2f}")

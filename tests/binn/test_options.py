@@ -16,18 +16,7 @@ from binn.objective import all_parameters, split_state
 from binn.uncertainty import draw_units
 from clm5.parameters import INDEX, SUBSETS
 
-PUBLISHED = binn.Config(
-    width=32,
-    depth=3,
-    activation="leaky_relu",
-    norm="batch",
-    embedding=5,
-    dropout=0.3,
-    learn_temperature=True,
-    loss="smooth_l1",
-    epochs=3,
-    parameters="4",
-)
+PUBLISHED = binn.Config.published(width=32, loss="smooth_l1", learning_rate=3e-3, epochs=3, parameters="4")
 
 
 def network(**changes):

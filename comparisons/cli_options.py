@@ -1,0 +1,126 @@
+"""What the commands of `binn` share: their options, and how they speak."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+
+@Parameter(name="*", group="Model")
+@dataclass
+class Model:
+    """What a result depends on, shared by network and sampler."""
+
+    bounds: Literal["binn", "proda"] = "binn"
+    "published box that the parameters live in"
+    rules: Literal["conservative", "proda", "binn"] = "conservative"
+    "rule set of the soil column"
+    operator: Literal["horizon", "linear", "pchip"] = "horizon"
+    "from the modelled profile to a measured horizon"
+    error: Literal["lognormal", "proda"] = "lognormal"
+    "error model of a measurement"
+    sigma: float = 0.2
+    "scale of that error (of ln SOC, or as a fraction of the observed value)"
+
+    def options(self):
+        """As `clm5.ModelOptions`."""
+        from clm5 import ModelOptions
+
+        return ModelOptions(self.bounds, self.rules, self.operator, self.error, self.sigma)
+
+
+@Parameter(name="*", group="Network")
+@dataclass
+class Network:
+    """How the network is trained."""
+
+    epochs: int = 100
+    "most passes over the training sites; training stops earlier when validation sites stop improving"
+    width: int = 64
+    "units of a hidden layer"
+    depth: int = 2
+    "number of hidden layers"
+    dropout: float = 0.2
+    "share of hidden units that are switched off"
+    learning_rate: float = 3e-3
+    "largest step size of AdamW"
+    norm: Literal["none", "batch", "layer"] = "none"
+    "normalisation of hidden layers"
+    embedding: int = 0
+    "learned numbers per category; 0: one column per category"
+    loss: Literal["likelihood", "posterior", "smooth_l1", "log_smooth_l1"] = "likelihood"
+    "what training minimises: the sampler's likelihood, that and its prior, or smooth L1 as published"
+    parameters: Literal["4", "5", "16", "all"] = "all"
+    "free parameters, as in the published experiments; the others are held at CLM5's values"
+    missing: Literal["refuse", "impute"] = "refuse"
+    "what becomes of a covariate without a value"
+    split: Literal["random", "blocks", "latitude", "longitude", "kfold", "block_kfold", "climate"] = "random"
+    "how validation and test sites are set aside, see binn.split"
+    folds: int = 10
+    "parts of a split by bands, folds or climates"
+    fold: int = 0
+    "which of them is the test set, from 0"
+
+    def config(self, options):
+        """As `binn.Config`."""
+        from binn import Config
+
+        return Config(
+            model=options,
+            epochs=self.epochs,
+            width=self.width,
+            depth=self.depth,
+            dropout=self.dropout,
+            learning_rate=self.learning_rate,
+            norm=self.norm,
+            embedding=self.embedding,
+            loss=self.loss,
+            parameters=self.parameters,
+            missing=self.missing,
+            split=self.split,
+            folds=self.folds,
+            fold=self.fold,
+        )
+
+
+@Parameter(name="*", group="Sampler")
+@dataclass
+class Sampler:
+    """How sites are sampled."""
+
+    chains: int = 4
+    "chains at every site"
+    warmup: int = 400
+    "transitions that adapt the sampler, thrown away"
+    samples: int = 800
+    "transitions that are kept, per chain"
+    batch: int = 16
+    "sites in one compiled program"
+
+    def config(self, options):
+        """As `bayes.Config`."""
+        from bayes import Config
+
+        return Config(model=options, chains=self.chains, warmup=self.warmup, draws=self.samples, batch=self.batch)
+
+
+Out = Annotated[Path, Parameter(name=["--out", "-o"], help="new folder or file to write; never overwritten")]
+Seed = Annotated[int, Parameter(help="seed of every random choice")]
+SitesFile = Annotated[Path, Parameter(help="site file, netCDF or Zarr")]
+
+
+def refuse_existing(out: Path, hint: str = "Name another one with --out.") -> None:
+    """Commands write new folders and files only."""
+    if out.exists():
+        raise FileExistsError(f"{out} exists and is not overwritten. {hint}")
+
+
+def say(line: str) -> None:
+    """A line for the user."""
+    print(line, flush=True)
+
+
+def open_hint(page: Path) -> None:
+    """Where the finished page is."""
+    say(f"Open {page.resolve()} in a browser.")
