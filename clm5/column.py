@@ -13,7 +13,9 @@ from jaxtyping import Array, Bool, Float, Real
 from clm5._blocks import in_blocks, over_devices
 from clm5._layers import Layers, PerColumn, per_layer
 from clm5._pytree import pytree
+from clm5._saturating import saturating
 from clm5.cascade import TURNOVER, Cascade, by_name, cascade
+from clm5.elimination import Rates, largest
 from clm5.forcing import Forcing
 from clm5.geometry import Geometry, from_values
 from clm5.grid import LITTER_POOLS, N_LAYERS, POOLS, SOIL_POOLS, THICKNESS
@@ -21,7 +23,7 @@ from clm5.litter import input_share
 from clm5.modifiers import Climate, climate, log_depth_scalar
 from clm5.options import RULES
 from clm5.parameters import INDEX, NAMES
-from clm5.solver import Rates, Solution, largest, steady_state
+from clm5.solver import Solution, steady_state
 from clm5.transport import Mixing, mixing
 
 
@@ -159,27 +161,15 @@ def columns(
     # through mixing, every layer has a part in every other
     overflow = overflow | (mixes & (mixes & overflow).any(axis=0))
     overflow = overflow | (~steady & (mixes | (part > 0)) & (sum(annual.values()) > 0))
-    cwd, cwd_overflow = _cwd(annual["cwd"], means.soil, log_top - log_depth, part / thickness)
-
-    potential["cwd"] = cwd
-
-    unit = dict.fromkeys(POOLS[1:], jnp.exp(rows.log_unit)) | {"cwd": jnp.ones_like(rows.log_unit)}
-    infinite = dict.fromkeys(POOLS[1:], overflow) | {"cwd": cwd_overflow}
+    unit = jnp.exp(rows.log_unit)
+    held = {pool: _pool(flows.tau[pool], potential[pool], overflow, unit) for pool in POOLS[1:]}
+    cwd = _cwd(annual["cwd"], means.soil, log_top - log_depth, part / thickness)
+    held["cwd"] = _pool(flows.tau["cwd"], *cwd, jnp.ones_like(unit))  # never scaled
     half_scale = jnp.exp(0.5 * (rows.log_scale + rows.log_unit))
-    most = largest(rows.source.dtype)
-    pools = {}
-    for pool in POOLS:
-        tau = flows.tau[pool]
-        full = jnp.where(tau > 0, jnp.inf, 0.0)  # turnover 0 holds no carbon, ever
-        # and the derivative by it, which is the potential, saturates: in float32 a loss would make it inf
-        held = potential[pool] if most > 1e100 else jnp.where(tau > 0, potential[pool], potential[pool].clip(max=1e19))
-        pools[pool] = jnp.where(infinite[pool], full, tau * held * unit[pool])
-        infinite[pool] |= potential[pool] >= most
-        potential[pool] = jnp.where(infinite[pool], jnp.inf, potential[pool] * unit[pool])
     state = {
-        "soc": sum(pools[pool] for pool in SOIL_POOLS),
-        "pools": jnp.stack([pools[pool] for pool in POOLS]),
-        "potential_decay": jnp.stack([potential[pool] for pool in POOLS]),
+        "soc": sum(held[pool].content for pool in SOIL_POOLS),
+        "pools": jnp.stack([held[pool].content for pool in POOLS]),
+        "potential_decay": jnp.stack([held[pool].potential for pool in POOLS]),
         "respiration": jnp.where(overflow, jnp.inf, respired * half_scale * half_scale * thickness),
         "input_fraction": jnp.exp(log_top) * part,
         "mixing_rate": mixing_rate,
@@ -190,6 +180,24 @@ def columns(
     return SteadyState(
         **{name: _columns_first(jnp.where(usable, x, jnp.nan), usable.ndim) for name, x in state.items()}
     )
+
+
+class _Pool(NamedTuple):
+    """One pool, inf where it is out of range."""
+
+    content: Layers  # gC m⁻³
+    potential: Layers  # gC m⁻³ yr⁻¹
+
+
+def _pool(tau: PerColumn, potential: Layers, overflow: Overflow, unit: PerColumn) -> _Pool:
+    """The content of a pool from its potential decay, which is in units of `unit` and at most `largest`."""
+    most = largest(potential.dtype)
+    # the derivative by tau is the potential: in float32 a loss would make it inf, and at 0 inf itself is not carbon
+    held = potential if potential.dtype == jnp.float64 else jnp.where(tau > 0, potential, potential.clip(max=most))
+    content = saturating(tau, potential.shape) * held * unit
+    full = jnp.where(tau > 0, jnp.inf, 0.0)  # turnover 0 holds no carbon, ever
+    infinite = overflow | (potential >= most)
+    return _Pool(jnp.where(overflow, full, content), jnp.where(infinite, jnp.inf, potential * unit))
 
 
 class _Litter(NamedTuple):
@@ -213,7 +221,7 @@ def _litter(flows: Cascade, annual: dict[str, PerColumn], decay: Layers, rows: "
     for pool in LITTER_POOLS[1:]:
         # where there is none, no derivative goes through it: it may be larger than a number
         woody = jnp.where(annual["cwd"] > 0, flows.fraction.get(("cwd", pool), 0.0) * annual["cwd"], 0.0)
-        arrives = annual[pool] + woody
+        arrives = saturating(annual[pool] + woody, rows.source.shape)
         i = by_turnover[TURNOVER[pool]]
         flux[pool], potential[pool] = arrives * unit.flux[0][:, i], arrives * unit.potential[0][:, i]
         overflow = overflow | ((arrives > 0) & (unit.overflow[:, i] | rows.too_large))

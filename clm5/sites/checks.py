@@ -11,7 +11,7 @@ from clm5.sites import content, structure
 from clm5.sites.schema import VARIABLES
 
 
-def check(sites: xr.Dataset | Any, *, observations: bool = True) -> None:
+def check(sites: xr.Dataset | Any, *, observations: bool = True, block: int | None = None) -> None:
     """Refuse a site data set that the model cannot use, before anything runs.
 
     Args:
@@ -23,7 +23,13 @@ def check(sites: xr.Dataset | Any, *, observations: bool = True) -> None:
         ValueError: all problems, one a line; each names the first site concerned, the variable, what was found, at
             how many sites, and the likely fix.
     """
-    found = problems(sites, observations=observations)
+    if block is None or not isinstance(sites, xr.Dataset) or list(structure.dimensions(sites)):
+        found = problems(sites, observations=observations)
+    else:
+        found = []
+        for start in range(0, sites.sizes["site"], block):
+            part = sites.isel(site=slice(start, start + block)).load()
+            found = found or problems(part, observations=observations)
     if found:
         many = f"{len(found)} problems" if len(found) > 1 else "1 problem"
         raise ValueError(f"site data set: {many} found\n" + "\n".join(f"  {line}" for line in found))

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from clm5.sites.checks import check
+from clm5.sites.schema import BLOCK
 
 
 def save(sites: xr.Dataset, path: str | os.PathLike) -> Path:
@@ -45,10 +46,12 @@ def save(sites: xr.Dataset, path: str | os.PathLike) -> Path:
     return path
 
 
-def open(path: str | os.PathLike, *, observations: bool = False) -> xr.Dataset:
+def open(path: str | os.PathLike, *, observations: bool = False, lazy: bool = False) -> xr.Dataset:
     """Read a site data set from .nc or .zarr into memory, close the file, and check it.
 
     With `observations=True` sites without a measured horizon are refused too (training and sampling do so anyway).
+    With `lazy=True` the file stays open, is checked a block at a time, and is read where it is asked for: for files
+    larger than memory, with `binn.Config(sites_in_memory=...)`.
 
     Raises:
         FileNotFoundError: nothing is there.
@@ -63,13 +66,14 @@ def open(path: str | os.PathLike, *, observations: bool = False) -> xr.Dataset:
         "decode_times": False,
         "decode_timedelta": False,
     }  # a covariate in days is a number, not a time
+    how: dict[str, Any] = {"engine": "h5netcdf"} if kind == "nc" else {"engine": "zarr", "consolidated": False}
     try:
-        if kind == "nc":
-            dataset = xr.open_dataset(path, engine="h5netcdf", **as_stored)
+        dataset = xr.open_dataset(path, cache=False, **how, **as_stored)
+        if lazy:
+            sites = _plain(dataset)
         else:
-            dataset = xr.open_zarr(path, consolidated=False, **as_stored)
-        with dataset:
-            sites = _plain(dataset.load())
+            with dataset:
+                sites = _plain(dataset.load())
     except (OSError, KeyError, TypeError, ValueError) as error:
         what = "netCDF-4 (HDF5)" if kind == "nc" else "Zarr"
         raise ValueError(
@@ -77,7 +81,7 @@ def open(path: str | os.PathLike, *, observations: bool = False) -> xr.Dataset:
             "format? Site data sets are written by clm5.sites.save."
         ) from error
     try:
-        check(sites, observations=observations)
+        check(sites, observations=observations, block=BLOCK if lazy else None)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     return sites

@@ -1,13 +1,18 @@
 """Derivatives through what makes the core fast: the modifiers in one pass, blocks of columns, the adjoint solve."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import clm5
+from clm5._saturating import LARGEST_DERIVATIVE, saturating
+from clm5.elimination import Rates
 from clm5.modifiers import climate
 from clm5.parameters import INDEX
+from clm5.solver import steady_state
 
 Q10, W_SCALING = INDEX["q10"], INDEX["w_scaling"]
 
@@ -99,3 +104,55 @@ def test_a_gradient_solves_twice_and_eliminates_no_more(golden_forcing, x64):
     forward = compiled_loops(lambda t: clm5.simulate(t, forcing).soc)
     gradient = compiled_loops(jax.grad(lambda t: log_soc(t, forcing).sum()))
     assert (forward, gradient) == (4, 8)  # a solve is a sweep up and one down
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("turnover", [0.0, 1.0])
+def test_a_tangent_out_of_range_is_left_out_whatever_its_sign(turnover, dtype, x64):
+    """Forward derivatives are linear there too: what is masked is masked by its size."""
+    one, zero = jnp.ones(20, dtype), jnp.zeros((), dtype)
+    rates = Rates(one, ((zero,),), (jnp.asarray(turnover, dtype),), one.at[0].set(0), one.at[-1].set(0))
+
+    def moved(by):
+        return jax.jvp(lambda source: steady_state(rates, (source,)).potential[0], (one,), (jnp.full(20, by, dtype),))[
+            1
+        ]
+
+    large = 0.3 * float(jnp.finfo(dtype).max)
+    np.testing.assert_array_equal(moved(large), -moved(-large))
+    np.testing.assert_allclose(moved(1e-3 * large), 1e-3 * large, rtol=1e-5)
+
+
+def test_a_derivative_out_of_range_saturates_in_float32_alone(x64):
+    """In reverse, entry by entry of what was broadcast, so that infinities of either sign have a sum."""
+
+    def steep(x):
+        return jnp.sum(saturating(x, (3,)) * jnp.asarray([jnp.inf, -jnp.inf, 1e32], x.dtype))
+
+    np.testing.assert_allclose(jax.grad(steep)(jnp.float32(1.0)), LARGEST_DERIVATIVE, rtol=1e-6)
+    assert np.isnan(jax.grad(steep)(jnp.float64(1.0)))
+    _, tangent = jax.jvp(lambda x: saturating(x, (2,)) * 1e38, (jnp.float32(1.0),), (jnp.float32(1.0),))
+    np.testing.assert_allclose(tangent, 1e38, rtol=1e-6)
+
+
+def test_jacobians_and_hessians_of_every_kind_exist_and_agree(golden_forcing, x64):
+    """Forward, reverse, twice; by the parameters, by litter alone and by temperature alone."""
+    theta, forcing = jnp.asarray(drawn(1)[0]), golden_forcing[0]
+
+    def soc(theta=theta, litter=1.0, warming=0.0):
+        changed = dataclasses.replace(
+            forcing, litter_input=forcing.litter_input * litter, soil_temperature=forcing.soil_temperature + warming
+        )
+        return clm5.simulate(theta, changed).soc
+
+    for function, at in (
+        (lambda x: soc(theta=x), theta),
+        (lambda x: soc(litter=x), 1.0),
+        (lambda x: soc(warming=x), 0.0),
+    ):
+        forward, reverse = jax.jacfwd(function)(at), jax.jacrev(function)(at)
+        np.testing.assert_allclose(forward, reverse, rtol=1e-8, atol=1e-10 * np.abs(reverse).max())
+        assert np.any(forward != 0)
+    np.testing.assert_allclose(jax.jacfwd(lambda x: soc(litter=x))(1.0), soc(), rtol=1e-12)  # carbon is linear in it
+    curvature = jax.hessian(lambda x: jnp.log(soc(theta=x) + 1e-3).sum())(theta)
+    np.testing.assert_allclose(curvature, curvature.T, rtol=1e-6, atol=1e-9 * np.abs(curvature).max())

@@ -1,7 +1,6 @@
 """Property: float32 holds what it can, over both boxes and weather that no site should have; and says what it cannot.
 
-Every column lies on some faces of the box: turnover times of 0, no depth of decomposition, no input, transfers of 0 and
-1. Soils are dry or frozen for months or for ever, receive no litter or too little, and end at any layer.
+The columns are those of `tests.clm5.hostile`, on the faces of the boxes.
 """
 
 import functools
@@ -13,44 +12,14 @@ import pytest
 
 import clm5
 from clm5.options import RULES
-from clm5.parameters import BOUNDS, INDEX
-from tests.clm5.conftest import at_the_corners
-
-N = 1500  # columns
-COMBINATIONS = [(b, r) for b in BOUNDS for r in RULES]
-FLOAT32_MAX = 3.4e38
+from clm5.parameters import INDEX
+from tests.clm5.hostile import COMBINATIONS, FLOAT32_MAX, LEAST, SUMMABLE, gradient, in_both
+from tests.clm5.hostile import hostile as hostile_columns
 
 
 @pytest.fixture(scope="module")
 def hostile(golden_forcing):
-    """Forcing in both precisions, and unit parameters in float32, so that both are given the same numbers.
-
-    But for depths: they are compared with the grid's, which float32 rounds as it rounds them.
-    """
-    rng = np.random.default_rng(2)
-    with jax.enable_x64(True):
-        forcing, unit = at_the_corners(golden_forcing, N, seed=21)
-        f = {k: np.array(getattr(forcing, k)) for k in forcing.__dataclass_fields__}
-    weather, litter = rng.integers(0, 8, N), rng.integers(0, 8, N)
-    f["soil_temperature"][weather == 0] = 200.0
-    f["soil_temperature"][weather == 1] = 330.0
-    f["water_scalar"][weather == 2] = rng.uniform(0, 1, ((weather == 2).sum(), 20, 12)) ** 4
-    f["water_scalar"][(weather == 3)[:, None, None] & (rng.random((N, 1, 12)) < 0.9) & np.ones((N, 20, 12), bool)] = 0.0
-    f["litter_input"][litter == 0] = 0.0
-    f["litter_input"][litter == 1, 0] = 0.0
-    f["litter_input"][litter == 2, 1:] = 0.0
-    f["litter_input"][litter == 3] *= 1e-6
-    near = rng.random(unit.shape) < 0.1
-    unit = np.where(near, np.clip(unit, 1e-6, 1 - 1e-6), unit)
-    narrow = {k: v.astype(np.float32) for k, v in f.items()}
-    wide = {k: v if "depth" in k else narrow[k].astype(float) for k, v in f.items()}
-    return clm5.Forcing(**narrow), clm5.Forcing(**wide), jnp.asarray(unit, jnp.float32)
-
-
-def in_both(hostile, bounds):
-    narrow, wide, unit = hostile
-    theta = clm5.ParameterSpace(bounds).physical(unit)
-    return (theta, narrow), (theta.astype(jnp.float64), wide)
+    return hostile_columns(golden_forcing, 1500)
 
 
 @pytest.mark.usefixtures("x64")
@@ -58,23 +27,23 @@ def in_both(hostile, bounds):
 def test_float32_is_float64_wherever_it_can_be(hostile, bounds, rules):
     """To 1e-4, for every layer from 1e-6 gC m⁻³ to the largest number; above that it is inf, never NaN."""
     narrow, wide = in_both(hostile, bounds)
-    soc32 = np.asarray(clm5.simulate(*narrow, rules=rules).soc)
-    soc = np.asarray(clm5.simulate(*wide, rules=rules).soc)
+    states = clm5.simulate(*narrow, rules=rules), clm5.simulate(*wide, rules=rules)
+    for field in jax.tree.leaves(states):
+        assert not np.isnan(field).any()
+    soc32, soc = (np.asarray(state.soc) for state in states)
     assert soc32.dtype == np.float32
-    assert not np.isnan(soc32).any()
-    assert not np.isnan(soc).any()
-    counted = (soc > 1e-6) & (soc < FLOAT32_MAX)
+    counted = (soc > LEAST) & (soc < FLOAT32_MAX)
     assert counted.mean() > 0.3
     assert np.isfinite(soc32[counted]).all()
     assert np.abs(soc32[counted] / soc[counted] - 1).max() < 1e-4
     assert np.isinf(soc32[soc > 3.5e38]).all()
-    assert np.all(soc32[soc <= 1e-6] < 2e-6)
+    assert np.all(soc32[soc <= LEAST] < 2 * LEAST)
 
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(("bounds", "rules"), COMBINATIONS)
 def test_inf_in_float64_means_carbon_that_nothing_decomposes(hostile, bounds, rules):
-    forcing = hostile[1]
+    forcing = hostile.wide
     soc = np.asarray(clm5.simulate(*in_both(hostile, bounds)[1], rules=rules).soc)
     never_wet = np.asarray(forcing.water_scalar).max(axis=-1) == 0
     assert never_wet[np.isinf(soc)].all()
@@ -83,49 +52,25 @@ def test_inf_in_float64_means_carbon_that_nothing_decomposes(hostile, bounds, ru
     assert np.isinf(soc).any()
 
 
-@functools.cache
-def gradient_of_log(rules: str):
-    def value(theta, forcing, weight):
-        soc = clm5.simulate(theta, forcing, rules=rules).soc
-        counted = weight != 0
-        return jnp.where(counted, jnp.log(jnp.where(counted, soc, 1.0)) * weight.astype(soc.dtype), 0.0).sum()
-
-    return jax.jit(jax.grad(value))
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(("bounds", "rules"), COMBINATIONS)
+def test_gradients_are_finite(hostile, bounds, rules):
+    """In both precisions, where each layer counts with a weight of its own, of either sign."""
+    narrow, wide = in_both(hostile, bounds)
+    soc = np.asarray(clm5.simulate(*wide, rules=rules).soc)
+    weight = np.random.default_rng(1).normal(size=soc.shape) * ((soc > LEAST) & (soc < FLOAT32_MAX))
+    assert np.isfinite(gradient("log", rules)(*wide, weight)).all()
+    assert np.isfinite(gradient("log", rules)(*narrow, weight)).all()
 
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(("bounds", "rules"), COMBINATIONS)
-def test_gradients_are_finite(hostile, bounds, rules):
-    """In float64 everywhere; in float32 but for derivatives by a turnover time of exactly 0, in PRODA's box."""
-    narrow, wide = in_both(hostile, bounds)
-    soc = np.asarray(clm5.simulate(*wide, rules=rules).soc)
-    weight = np.random.default_rng(1).normal(size=soc.shape) * ((soc > 1e-6) & (soc < FLOAT32_MAX))
-    assert np.isfinite(gradient_of_log(rules)(*wide, jnp.asarray(weight))).all()
-    gradient = np.asarray(gradient_of_log(rules)(*narrow, jnp.asarray(weight)))
-    at_zero = np.zeros(gradient.shape, bool)
-    for name in ("taul1", "tau4s1"):
-        at_zero[:, INDEX[name]] = np.asarray(narrow[0])[:, INDEX[name]] == 0
-    assert np.isfinite(gradient[~at_zero]).all()
-
-
-@functools.cache
-def gradient_of(loss: str, rules: str):
-    def value(theta, forcing, counted):
-        soc = clm5.simulate(theta, forcing, rules=rules).soc
-        soc = jnp.where(counted, soc, 1.0)
-        return jnp.where(counted, {"ln": jnp.log(soc + 1e-3), "sum": soc}[loss], 0.0).sum()
-
-    return jax.jit(jax.grad(value))
-
-
-@pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("rules", RULES)
-@pytest.mark.parametrize("loss", ["ln", "sum"])
-def test_no_layer_spoils_a_loss(hostile, loss, rules):
-    """Whatever a layer holds, nothing or 1e30, gradients over the BINN box are finite numbers in float32."""
-    narrow = in_both(hostile, "binn")[0]
-    soc = clm5.simulate(*narrow, rules=rules).soc
-    assert np.isfinite(gradient_of(loss, rules)(*narrow, soc < 1e30)).all()
+@pytest.mark.parametrize("loss", ["log+", "sum"])
+def test_no_layer_spoils_a_loss(hostile, loss, bounds, rules):
+    """Whatever a layer holds, nothing or 1e30, and however fast it turns over, gradients are finite in float32."""
+    narrow = in_both(hostile, bounds)[0]
+    soc = np.asarray(clm5.simulate(*narrow, rules=rules).soc)
+    assert np.isfinite(gradient(loss, rules)(*narrow, np.where(soc < SUMMABLE, 1.0, 0.0))).all()
 
 
 @pytest.mark.usefixtures("x64")
@@ -139,8 +84,8 @@ def test_float32_derivatives_at_a_turnover_of_zero(golden_forcing, golden, rules
     wide = golden_forcing
     narrow = clm5.Forcing(**{k: np.array(getattr(wide, k), np.float32) for k in wide.__dataclass_fields__})
     counted = np.asarray(clm5.simulate(theta.astype(float), wide, rules=rules).soc) > 1.0
-    expected = np.asarray(gradient_of("ln", rules)(theta.astype(float), wide, counted))
-    found = np.asarray(gradient_of("ln", rules)(theta, narrow, counted))
+    expected = np.asarray(gradient("log+", rules)(theta.astype(float), wide, 1.0 * counted))
+    found = np.asarray(gradient("log+", rules)(theta, narrow, 1.0 * counted))
     scale = np.asarray(clm5.ParameterSpace("binn").upper)
     error = np.abs((found - expected) * scale) / np.abs(expected * scale).max(axis=1, keepdims=True)
     assert np.quantile(error, 0.99) < 1e-4
