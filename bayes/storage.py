@@ -64,7 +64,7 @@ class RunFolder:
 
     def save(self, ids: list[str], arrays: dict[str, np.ndarray]) -> None:
         """Keep a finished batch; the file appears complete or not at all."""
-        write_atomically(self._file(ids), lambda part: np.savez_compressed(part, **arrays))  # type: ignore[arg-type]
+        write_atomically(self._file(ids), lambda part: np.savez_compressed(part, allow_pickle=False, **arrays))
 
 
 def _read_request(path: Path) -> dict:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -207,20 +208,17 @@ def _convergence(out: Labelled, ways: dict[str, Way]) -> None:
 
 
 def _cost(out: Labelled, ways: dict[str, Way]) -> None:
-    def number(name, key):
-        return float(ways[name].attrs.get(key, np.nan))  # type: ignore[arg-type]
-
     for key, text, unit in (
         ("wall_time_s", "wall time recorded in the file", "s"),
         ("n_solves", "model solves recorded in the file", "1"),
         ("n_gradients", "model gradients recorded in the file", "1"),
     ):
-        out.add(key, ("way",), np.array([number(name, key) for name in WAYS]), text, unit)
+        out.add(key, ("way",), np.array([_number(ways[name].attrs, key) for name in WAYS]), text, unit)
     out.add("file_sites", ("way",), np.array([ways[w].file_sites for w in WAYS]), "sites that the file holds")
     slowest = out.variables["ess_bulk"][1]
     least = np.where(np.isfinite(slowest), slowest, np.inf).min(2)
     least = np.where(np.isfinite(least), least, np.nan).mean(1) if least.size else np.full(len(WAYS), np.nan)
-    seconds = np.array([number(name, "wall_time_s") / ways[name].file_sites for name in WAYS])
+    seconds = np.array([_number(ways[name].attrs, "wall_time_s") / ways[name].file_sites for name in WAYS])
     rate = least / np.where(seconds > 0, seconds, np.nan)
     text = "bulk effective draws of the slowest parameter, mean over sites, per second that a site took"
     out.add("ess_per_second", ("way",), rate, text, "s-1")
@@ -232,14 +230,19 @@ def _cost(out: Labelled, ways: dict[str, Way]) -> None:
 
 def _share_at_most(way: Way) -> float:
     """Share of draws at the largest tree that the file's `max_tree_depth` allows; NaN where it does not say."""
-    deepest = way.attrs.get("max_tree_depth")
-    if deepest is None:
+    deepest = _number(way.attrs, "max_tree_depth")
+    if np.isnan(deepest):
         return np.nan
     if way.tree_depth is not None:
-        return float((way.tree_depth >= int(deepest)).mean())  # type: ignore[call-overload]
+        return float((way.tree_depth >= deepest).mean())
     if way.n_steps is not None:
-        return float((way.n_steps >= 2 ** int(deepest) - 1).mean())  # type: ignore[call-overload]
+        return float((way.n_steps >= 2**deepest - 1).mean())
     return np.nan
+
+
+def _number(attrs: Mapping[str, object], key: str) -> float:
+    """An attribute as a number; NaN where it is missing."""
+    return np.asarray(attrs.get(key, np.nan), dtype=float).item()
 
 
 def _attributes(ways: dict[str, Way]) -> dict[str, object]:
