@@ -1,4 +1,11 @@
+from .baseline import baselines as baselines
+from .baseline import not_beaten as not_beaten
+from .dependence import partial_dependence as partial_dependence
 from .features import Features as Features
+from .importance import permutation_importance as permutation_importance
+from .recovery import Recovery as Recovery
+from .recovery import recover as recover
+from .recovery import recovery_config as recovery_config
 from .skill import skill_table as skill_table
 from .splits import distances as distances
 from .splits import split as split
@@ -6,4 +13,5 @@ from .training import Config as Config
 from .training import Run as Run
 from .training import fit as fit
 from .training import load as load
+from .truths import synthetic as synthetic
 from .uncertainty import posterior as posterior

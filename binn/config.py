@@ -11,6 +11,7 @@ from jaxtyping import Float
 from binn import losses, splits
 from binn.features import MISSING
 from binn.network import ACTIVATIONS, CONSTRAINTS, NORMS
+from binn.optimiser import SCHEDULES
 from clm5 import ModelOptions
 from clm5.parameters import INDEX, NAMES, PARAMETERS, SUBSETS
 
@@ -24,6 +25,7 @@ class Config:
     activation: "silu", "relu", "leaky_relu" (slope 0.3, as published) or "tanh".
     dropout: share of hidden units switched off, in training and in Monte Carlo draws; 0 trains without, and then
         there are no draws.
+    learn_dropout: learn the share of every hidden layer, from `dropout` on (concrete dropout, Gal et al. 2017).
     norm: "none", "batch" (as published; Monte Carlo draws use the statistics of the training) or "layer".
     residual: add a hidden layer's input to its output.
     constraint: from logits to the unit cube, "sigmoid" or "hard_sigmoid".
@@ -32,14 +34,18 @@ class Config:
     held: values of parameters that are not free, physical, as pairs (name, value). Others are held at CLM5's value, or
         in the middle of the box where that has none or lies outside.
     learn_temperature: divide logits by a learned number between 10 and 109, as published.
-    learning_rate: its peak; it rises over the first 5 % of the steps and falls as a cosine to 5 % of the peak.
+    learning_rate: its peak; it rises over the first 5 % of the steps.
+    schedule: and then falls to 5 % of the peak as a "cosine" or an "exponential", or stays "constant".
     weight_decay: AdamW's, on weight matrices, not on biases.
     gradient_clip: longest gradient (Euclidean) that a step follows.
     batch_size: sites in a step, about: all batches of an epoch have one size.
     epochs: at most so many passes over the training sites.
     patience: stop after so many epochs without a better validation loss; the best weights are kept.
     loss: "likelihood" (the sampler's own), "posterior" (that and its prior), "smooth_l1" (as published) or
-        "log_smooth_l1"; see `binn.losses`.
+        "log_smooth_l1", see `binn.losses`; or, for a network that answers a distribution of the parameters, "elbo" or
+        "simulation", see `binn.amortised`.
+    profile: the network also reads the site's forcing and its measured profile; for "elbo" and "simulation", where the
+        answer is then the posterior of that site.
     folds, fold: how many parts a split by folds or bands has, and which of them is the test set.
     horizon_weights: "equal", "thickness" or "proda", see `binn.losses`.
     missing: what becomes of a covariate without a value: "refuse", or "impute" (see `binn.Features`).
@@ -48,6 +54,8 @@ class Config:
         different seeds are judged by the same test sites.
     hide_categories: share of categories hidden in a training batch, which teaches the network "unknown".
     members: independently trained networks of one run, which share the split.
+    sites_in_memory: training sites held in memory at a time, for site files larger than memory (`clm5.sites.open(path,
+        lazy=True)`); 0: all.
     """
 
     model: ModelOptions = field(default_factory=ModelOptions)
@@ -55,6 +63,7 @@ class Config:
     depth: int = 2
     activation: str = "silu"
     dropout: float = 0.2
+    learn_dropout: bool = False
     norm: str = "none"
     residual: bool = False
     constraint: str = "sigmoid"
@@ -63,12 +72,14 @@ class Config:
     held: tuple[tuple[str, float], ...] = ()
     learn_temperature: bool = False
     learning_rate: float = 3e-3
+    schedule: str = "cosine"
     weight_decay: float = 1e-4
     gradient_clip: float = 1.0
     batch_size: int = 32
     epochs: int = 100
     patience: int = 25
     loss: str = "likelihood"
+    profile: bool = False
     horizon_weights: str = "equal"
     missing: str = "refuse"
     coordinates: bool = False
@@ -78,12 +89,15 @@ class Config:
     fold: int = 0
     hide_categories: float = 0.05
     members: int = 1
+    sites_in_memory: int = 0
 
     def __post_init__(self):
         if not isinstance(self.model, ModelOptions):
             raise ValueError(f"binn.Config: model must be a clm5.ModelOptions, got {type(self.model).__name__}")
         lowest = dict.fromkeys(("width", "depth", "batch_size", "epochs", "patience", "members"), 1)
-        for name, least in (lowest | {"split_seed": 0, "embedding": 0, "fold": 0, "folds": 2}).items():
+        for name, least in (
+            lowest | {"split_seed": 0, "embedding": 0, "fold": 0, "folds": 2, "sites_in_memory": 0}
+        ).items():
             value = getattr(self, name)
             if not _is_integer(value) or value < least:
                 raise ValueError(f"binn.Config: {name} must be a whole number, {least} or more, got {value!r}")
@@ -101,7 +115,8 @@ class Config:
             "activation": ACTIVATIONS,
             "norm": NORMS,
             "constraint": CONSTRAINTS,
-            "loss": losses.LOSSES,
+            "loss": losses.ALL_LOSSES,
+            "schedule": SCHEDULES,
             "horizon_weights": losses.WEIGHTS,
             "missing": MISSING,
             "split": splits.RULES,
@@ -110,6 +125,7 @@ class Config:
             if getattr(self, name) not in allowed:
                 raise ValueError(f"binn.Config: {name} must be one of {tuple(allowed)}, got {getattr(self, name)!r}")
 
+        self._check_pairs()
         object.__setattr__(self, "parameters", _free(self.parameters))
         object.__setattr__(self, "held", tuple((str(name), float(value)) for name, value in self.held))
         for name, value in self.held:
@@ -121,6 +137,39 @@ class Config:
                     f"binn.Config: held {name} must lie in the {self.model.bounds} bounds, {low:g} to {high:g}, "
                     f"got {value:g}"
                 )
+
+    def _check_pairs(self) -> None:
+        """Choices that are right alone and wrong together."""
+        distribution = self.loss in losses.DISTRIBUTIONS
+        if self.learn_dropout and self.dropout == 0:
+            raise ValueError("binn.Config: learn_dropout starts from dropout, which must be above 0, got 0")
+        if self.learn_dropout and self.loss not in ("likelihood", "posterior"):
+            raise ValueError(
+                "binn.Config: learn_dropout weighs a loss in nats against the cost of a rate: loss must be "
+                f'"likelihood" or "posterior", got {self.loss!r}'
+            )
+        if self.profile and not distribution:
+            raise ValueError(
+                f"binn.Config: profile is for loss = {' or '.join(losses.DISTRIBUTIONS)}; with {self.loss!r} the "
+                "network would be judged by the carbon that it is given"
+            )
+        if self.loss == "simulation" and not self.profile:
+            raise ValueError('binn.Config: loss "simulation" needs profile=True; without profiles it learns the prior')
+        if self.loss == "simulation" and self.model.error == "proda":
+            raise ValueError(
+                'binn.Config: loss "simulation" needs an error model that can be drawn from; "proda" weighs its '
+                'horizons, which no measurement follows. Use loss="elbo" or error="lognormal"'
+            )
+        if distribution and (self.constraint != "sigmoid" or self.learn_temperature):
+            raise ValueError(
+                f"binn.Config: with loss {self.loss!r} the network answers on the probit scale; leave constraint and "
+                "learn_temperature as they are by default"
+            )
+        if 0 < self.sites_in_memory < self.batch_size:
+            raise ValueError(
+                f"binn.Config: sites_in_memory must be 0 or at least batch_size = {self.batch_size}, got "
+                f"{self.sites_in_memory}"
+            )
 
     @classmethod
     def published(cls, **changes: Any) -> "Config":

@@ -2,7 +2,9 @@
 
 from typing import TYPE_CHECKING
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float
 
@@ -14,7 +16,9 @@ if TYPE_CHECKING:
 
 LOSSES = ("likelihood", "posterior", "smooth_l1", "log_smooth_l1")
 WEIGHTS = ("equal", "thickness", "proda")
-WITH_PRIOR = ("posterior",)  # losses that hold the sampler's prior
+DISTRIBUTIONS = ("elbo", "simulation")  # losses of a network that answers a distribution, see `binn.amortised`
+ALL_LOSSES = (*LOSSES, *DISTRIBUTIONS)
+WITH_PRIOR = ("posterior", *DISTRIBUTIONS)  # losses that hold the sampler's prior
 
 
 def horizon_loss(
@@ -43,7 +47,7 @@ def horizon_loss(
         profile's mean SOC and depth, 1 far from it). A padded horizon adds 0 to both numbers.
     """
     measured = observations.measured
-    weight = _weights(weights, observations).astype(soc.dtype)
+    weight = horizon_weights(weights, observations).astype(soc.dtype)
     count = jnp.sum(weight, axis=-1)
     if loss in ("likelihood", "posterior"):
         total = -jnp.sum(weight * clm5.log_likelihood(soc, observations, options), axis=-1)
@@ -64,7 +68,8 @@ def horizon_loss(
     raise ValueError(f"binn: loss must be one of {LOSSES}, got {loss!r}")
 
 
-def _weights(weights: str, observations: "Observations") -> Float[Array, "site horizon"]:
+def horizon_weights(weights: str, observations: "Observations") -> Float[Array, "site horizon"]:
+    """Weights of the horizons, 0 for padding; see `horizon_loss`."""
     if weights == "proda":
         return proda_layer_weights(observations)
     if weights == "thickness":
@@ -74,7 +79,9 @@ def _weights(weights: str, observations: "Observations") -> Float[Array, "site h
     return observations.measured.astype(observations.soc.dtype)
 
 
-def mean_over_horizons(total: Float[Array, " site"], count: Float[Array, " site"]) -> Float[Array, ""]:
+def mean_over_horizons(
+    total: Float[jax.Array | np.ndarray, " site"], count: Float[jax.Array | np.ndarray, " site"]
+) -> Float[Array, ""]:
     """Mean over all observed horizons of all sites: every measurement weighs the same, as for the sampler."""
     return jnp.sum(total) / jnp.maximum(jnp.sum(count), 1.0)
 

@@ -1,47 +1,55 @@
-"""One training step: from covariates through the network and the column to a loss, and back."""
+"""What a training looks at: the data of a stack of sites, the network over them, and the loss of every site."""
 
-from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Float32, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Float32, Int, Int32, PRNGKeyArray
 
 import clm5
 from binn.config import Config
 from binn.features import Features
-from binn.losses import horizon_loss, log_soc_errors, mean_over_horizons
-from binn.network import ParameterNetwork, hide_categories
-from binn.skill import nash_sutcliffe
+from binn.losses import DISTRIBUTIONS, horizon_loss
+from binn.network import ParameterNetwork, PosteriorNetwork
+from binn.site_encoding import SITE_COLUMNS, encode_site
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+DRAWS_PER_SITE = 4  # of the distribution that a network answers, in a step of loss "elbo"
 
 
 class Data(NamedTuple):
     """What training reads, for a stack of sites; covariates are float32, the physics is float64."""
 
-    x: Float32[Array, "site covariate"]
+    x: Float32[jax.Array | np.ndarray, "site covariate"]
     forcing: clm5.Forcing
     observations: clm5.Observations
+    site: Int32[jax.Array | np.ndarray, " site"]  # positions in the data set
 
-    def select(self, index: Int[Array, " chosen"]) -> "Data":
+    def select(self, index: Int[jax.Array | np.ndarray, " chosen"]) -> "Data":
         """The sites at these positions."""
         return jax.tree.map(lambda leaf: leaf[index], self)
 
 
-class Scores(NamedTuple):
-    """How the deterministic network does on a set of sites."""
-
-    loss: Float[Array, ""]  # mean over horizons, in the unit of the loss
-    nse: Float[Array, ""]  # of ln SOC over all horizons: 1 − Σ error² / Σ (deviation from their mean)²
-    site_loss: Float[Array, " site"]  # summed over horizons
+def read_data(sites: "xr.Dataset", features: Features) -> Data:
+    """The data of a site data set as NumPy arrays."""
+    data = Data(
+        features.matrix(sites),
+        clm5.Forcing.from_sites(sites, dtype=jnp.float64),
+        clm5.Observations.from_sites(sites),
+        np.arange(sites.sizes["site"], dtype=np.int32),
+    )
+    return jax.tree.map(np.asarray, data)
 
 
 def build_network(config: Config, features: Features, key: PRNGKeyArray) -> ParameterNetwork:
-    """A network with fresh weights, for the columns of a feature matrix; one output per free parameter."""
-    return ParameterNetwork(
-        len(features.columns),
+    """A network with fresh weights, for the columns of a feature matrix; it answers the free parameters."""
+    kind = PosteriorNetwork if config.loss in DISTRIBUTIONS else ParameterNetwork
+    return kind(
+        len(features.columns) + (SITE_COLUMNS if config.profile else 0),
         len(config.parameters),
         width=config.width,
         depth=config.depth,
@@ -52,10 +60,19 @@ def build_network(config: Config, features: Features, key: PRNGKeyArray) -> Para
         constraint=config.constraint,
         learn_temperature=config.learn_temperature,
         embedding=config.embedding,
+        learn_dropout=config.learn_dropout,
         spans=features.categories,
         tables=features.tables,
         rngs=nnx.Rngs(params=key),
     )
+
+
+def network_inputs(data: Data, config: Config) -> Float32[Array, "site input"]:
+    """What the network reads of a site: covariates, and with `config.profile` its forcing and measured profile."""
+    if not config.profile:
+        return jnp.asarray(data.x)
+    middle = jnp.asarray(config.held_unit())
+    return jnp.concatenate([data.x, encode_site(data.forcing, data.observations, config.model, middle)], axis=1)
 
 
 def all_parameters[T: (np.ndarray, jax.Array)](free: T, config: Config) -> T:
@@ -75,18 +92,6 @@ def all_parameters[T: (np.ndarray, jax.Array)](free: T, config: Config) -> T:
     )
 
 
-def optimiser(config: Config, steps: int) -> optax.GradientTransformation:
-    """AdamW with gradient clipping; the learning rate rises, then falls as a cosine over `steps` steps."""
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0, config.learning_rate, max(1, steps // 20), max(2, steps), 0.05 * config.learning_rate
-    )
-    matrices = partial(jax.tree.map, lambda leaf: leaf.ndim > 1)
-    return optax.chain(
-        optax.clip_by_global_norm(config.gradient_clip),
-        optax.adamw(schedule, weight_decay=config.weight_decay, mask=matrices),
-    )
-
-
 def site_losses(
     unit: Float[Array, "site free"], data: Data, config: Config
 ) -> tuple[Float[Array, " site"], Float[Array, " site"], Float[Array, "site layer"]]:
@@ -94,66 +99,15 @@ def site_losses(
     options = config.model
     theta = options.space.physical(all_parameters(unit, config))
     soc = clm5.simulate(theta, data.forcing, rules=options.rules).soc
-    total, count = horizon_loss(config.loss, unit, soc, data.observations, options, config.horizon_weights)
+    loss = "likelihood" if config.loss in DISTRIBUTIONS else config.loss
+    total, count = horizon_loss(loss, unit, soc, data.observations, options, config.horizon_weights)
     # the observation operator keeps logarithms finite; carbon that is not a number must not pass for little carbon
     return jnp.where(jnp.isnan(soc).any(axis=-1), jnp.nan, total), count, soc
 
 
-@partial(jax.jit, static_argnames=("graph", "config", "spans", "steps"))
-def step(params, state, data: Data, index, key, *, graph, config: Config, spans, steps: int):
-    """One AdamW step on the sites at `index`: new weights, new optimiser state, loss, and length of the gradient."""
-    weights, statistics = split_state(params)
-    (loss, statistics), gradient = jax.value_and_grad(_loss, has_aux=True)(
-        weights, statistics, data.select(index), key, graph, config, spans
-    )
-    updates, state = optimiser(config, steps).update(gradient, state, weights)
-    params = nnx.merge_state(optax.apply_updates(weights, updates), statistics)
-    return params, state, loss, optax.tree.norm(gradient)
-
-
-def split_state(params: Any) -> tuple[Any, Any]:
-    """What gradients train, and what a network keeps besides: running statistics of batch normalisation."""
-    weights, statistics = nnx.split_state(params, nnx.Param, ...)
-    return weights, statistics
-
-
-def _loss(weights, statistics, batch: Data, key, graph, config: Config, spans):
-    unit, statistics = _unit(nnx.merge(graph, weights, statistics, copy=True), batch, key, config, spans)
-    total, count, _ = site_losses(unit, batch, config)
-    return mean_over_horizons(total, count), statistics
-
-
-def _unit(network: ParameterNetwork, batch: Data, key, config: Config, spans):
-    """The network's answer as in training, as float64 for the column, and its statistics afterwards."""
-    hide_key, mask_key = jax.random.split(key)
-    x = hide_categories(batch.x, hide_key, spans, config.hide_categories)
-    unit = network(x, rngs=nnx.Rngs(dropout=mask_key), training=True)
-    statistics = split_state(nnx.state(network))[1]
-    return unit.astype(batch.observations.soc.dtype), statistics
-
-
-@partial(jax.jit, static_argnames=("graph", "config"))
-def evaluate(params, data: Data, *, graph, config: Config) -> Scores:
-    """Loss and skill of the deterministic network (no dropout)."""
-    unit = nnx.merge(graph, params)(data.x).astype(data.observations.soc.dtype)
-    total, count, soc = site_losses(unit, data, config)
-    error, observed = log_soc_errors(soc, data.observations, config.model)
-    return Scores(mean_over_horizons(total, count), nash_sutcliffe(error, observed), total)
-
-
-@partial(jax.jit, static_argnames=("graph", "config", "spans"))
-def bad_sites(params, data: Data, index, key, *, graph, config: Config, spans) -> Bool[Array, " chosen"]:
-    """Which of the sites at `index` have a loss that is not finite, or a gradient that is not: a mask over `index`.
-
-    All false where the network's own weights are the cause.
-    """
-    batch = data.select(index)
-    unit, _ = _unit(nnx.merge(graph, params, copy=True), batch, key, config, spans)
-
-    def summed(unit):
-        total, _, _ = site_losses(unit, batch, config)
-        return jnp.sum(total), total
-
-    gradient, total = jax.grad(summed, has_aux=True)(unit)
-    finite_unit = jnp.isfinite(unit).all(axis=-1)
-    return finite_unit & ~(jnp.isfinite(total) & jnp.isfinite(gradient).all(axis=-1))
+def columns_per_site(config: Config) -> tuple[int, int]:
+    """Columns that a training step solves for a site of its batch, and those of them that it differentiates."""
+    encoded = 1 if config.profile else 0
+    if config.loss == "elbo":
+        return DRAWS_PER_SITE + encoded, DRAWS_PER_SITE
+    return (1 + encoded, 0) if config.loss == "simulation" else (1, 1)

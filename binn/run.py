@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 from flax import nnx
-from jaxtyping import Float
+from jaxtyping import Float, Float32
 
 import clm5
 from binn import files
@@ -19,13 +19,14 @@ from binn.config import Config
 from binn.features import Features
 from binn.losses import log_soc_errors
 from binn.network import ParameterNetwork
-from binn.objective import all_parameters, build_network
+from binn.objective import all_parameters, build_network, network_inputs, read_data
 from binn.skill import skill_table
 from clm5._atomic import write_atomically
 
 if TYPE_CHECKING:
     import xarray as xr
 
+BLOCK = 8192  # sites that are encoded together
 PACKAGES = ("binn-clm5", "jax", "flax", "optax", "numpy")  # their versions are recorded
 
 
@@ -50,9 +51,25 @@ class Run:
         fresh = build_network(self.config, self.features, jax.random.key(0))
         return nnx.merge(nnx.split(fresh)[0], self.weights[member])
 
+    def inputs(self, sites: "xr.Dataset") -> Float32[np.ndarray, "site input"]:
+        """What the network reads at `sites`: covariates, and with `config.profile` their forcing and profile."""
+        if not self.config.profile:
+            return self.features.matrix(sites)
+        with jax.enable_x64(True):
+            blocks = range(0, sites.sizes["site"], BLOCK)
+            parts = [read_data(sites.isel(site=slice(start, start + BLOCK)), self.features) for start in blocks]
+            return np.concatenate([np.asarray(network_inputs(part, self.config)) for part in parts])
+
+    def dropout_rates(self) -> Float[np.ndarray, "member layer"]:
+        """The share of every hidden layer that is switched off: as chosen, or as learned."""
+        if not self.config.learn_dropout:
+            return np.full((len(self.weights), self.config.depth), self.config.dropout)
+        learned = [self.network(member).rates for member in range(len(self.weights))]
+        return np.stack([np.asarray(nnx.sigmoid(rates[...])) for rates in learned if rates is not None])
+
     def predict(self, sites: "xr.Dataset") -> Float[np.ndarray, "site 21"]:
         """Unit parameters without dropout, averaged over members; float64, in (0, 1)."""
-        x = jnp.asarray(self.features.matrix(sites))
+        x = jnp.asarray(self.inputs(sites))
         members = [np.asarray(self.network(member)(x), dtype=np.float64) for member in range(len(self.weights))]
         return np.asarray(all_parameters(np.stack(members), self.config)).mean(axis=0)
 

@@ -7,21 +7,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 from flax import nnx
 
 import clm5
 from binn import files
+from binn.batches import Batches
 from binn.config import Config as Config
 from binn.features import Features
-from binn.objective import Data, bad_sites, build_network, evaluate, optimiser, split_state, step
+from binn.objective import build_network, columns_per_site
+from binn.optimiser import optimiser
 from binn.progress import training_progress
 from binn.run import Run as Run
 from binn.run import claim, save
 from binn.run import load as load
 from binn.splits import distances, split
+from binn.steps import evaluate, not_finite, split_state, step
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -60,7 +62,7 @@ def fit(
     config = Config() if config is None else config
     if checkpoint_every < 1:
         raise ValueError(f"binn.fit: checkpoint_every must be a whole number, 1 or more, got {checkpoint_every!r}")
-    clm5.sites.check(sites)
+    clm5.sites.check(sites, block=config.sites_in_memory or None)
     labels = split(sites, config.split, seed=config.split_seed, folds=config.folds, fold=config.fold)
     features = Features.fit(sites, labels == "train", missing=config.missing, coordinates=config.coordinates)
     identity: dict[str, Any] = {
@@ -82,12 +84,15 @@ def fit(
         index=pd.Index(np.asarray(sites.site.values, dtype=str), name="site"),
     )
     with jax.enable_x64(True):  # the column in float64; the network's arrays are float32 by their own dtype
-        data = Data(
-            jnp.asarray(features.matrix(sites)),
-            clm5.Forcing.from_sites(sites, dtype=jnp.float64),
-            clm5.Observations.from_sites(sites),
+        batches = Batches(
+            sites,
+            features,
+            np.flatnonzero(labels == "train"),
+            np.flatnonzero(labels == "validation"),
+            batch_size=config.batch_size,
+            sites_in_memory=config.sites_in_memory,
         )
-        trainer = _Trainer(config, seed, features, data, places, folder, identity, checkpoint_every)
+        trainer = _Trainer(config, seed, features, batches, places, folder, identity, checkpoint_every)
         members = [trainer.train(member, show=progress) for member in range(config.members)]
     run = Run(
         config=config,
@@ -131,21 +136,30 @@ class _Member:
 class _Trainer:
     """The training loop of one run, over members and epochs."""
 
-    def __init__(self, config, seed, features, data, places, folder, identity, checkpoint_every):
-        self.config, self.data, self.places, self.folder = config, data, places, folder
+    def __init__(self, config, seed, features, batches, places, folder, identity, checkpoint_every):
+        self.config, self.batches, self.places, self.folder = config, batches, places, folder
         self.features = features
         self.key = jax.random.key(seed)
         self.identity, self.checkpoint_every = json.dumps(identity, sort_keys=True), checkpoint_every
-        self.train_sites = jnp.asarray(np.flatnonzero(places.label == "train"), dtype=jnp.int32)
-        self.validation_sites = np.flatnonzero(places.label == "validation")
-        self.validation = data.select(jnp.asarray(self.validation_sites))
-        self.steps_per_epoch = max(1, round(len(self.train_sites) / config.batch_size))
-        self.batch = len(self.train_sites) // self.steps_per_epoch
         # what a step does not depend on is blanked, so that runs that differ in it share the compiled step
         compiled = replace(
-            config, split="random", split_seed=0, folds=2, fold=0, members=1, patience=1, epochs=1, batch_size=1
+            config,
+            split="random",
+            split_seed=0,
+            folds=2,
+            fold=0,
+            members=1,
+            patience=1,
+            epochs=1,
+            batch_size=1,
+            sites_in_memory=0,
         )
-        self.static = {"config": compiled, "spans": features.categories, "steps": self.steps_per_epoch * config.epochs}
+        self.shared = {"config": compiled, "spans": features.categories}
+        self.static = {
+            **self.shared,
+            "steps": batches.steps * config.epochs,
+            "steps_per_epoch": batches.steps if config.learn_dropout else 0,
+        }
 
     def train(self, number: int, *, show: bool) -> _Member:
         """Train member `number` to its end, from its checkpoint where there is one."""
@@ -168,6 +182,7 @@ class _Trainer:
     def _begin(self, number, key) -> tuple[_Member, Any]:
         network = build_network(self.config, self.features, jax.random.fold_in(key, 0))
         graph, params = nnx.split(network)
+        params = self.batches.everywhere(params)
         member = _Member(params, optimiser(self.config, self.static["steps"]).init(split_state(params)[0]), params)
         path = None if self.folder is None else _checkpoint(self.folder, number)
         if path is not None and path.exists():
@@ -177,7 +192,7 @@ class _Trainer:
                     f"{path} belongs to a run of another config, seed or data; delete it or use another folder"
                 )
             for name in _Member.TREES:
-                setattr(member, name, files.restore(getattr(member, name), record[name]))
+                setattr(member, name, self.batches.everywhere(files.restore(getattr(member, name), record[name])))
             for name in _Member.NUMBERS:
                 setattr(member, name, record[name])
         return member, graph
@@ -190,24 +205,22 @@ class _Trainer:
 
     def _epoch(self, member: _Member, graph, key) -> dict:
         """One pass over the training sites, in a fresh order; then the validation sites. Returns the history's row."""
-        order_key, *keys = jax.random.split(key, self.steps_per_epoch + 1)
-        order = jax.random.permutation(order_key, self.train_sites)
+        order_key, *keys = jax.random.split(key, self.batches.steps + 1)
         losses = []
-        for number, step_key in enumerate(keys):
-            index = order[number * self.batch : (number + 1) * self.batch]
-            params, state, loss, length = step(
-                member.params, member.state, self.data, index, step_key, graph=graph, **self.static
-            )
+        for batch, step_key in zip(self.batches.epoch(order_key), keys, strict=True):
+            params, state, loss, length = step(member.params, member.state, batch, step_key, graph=graph, **self.static)
             losses.append(float(loss))
             if not np.isfinite([losses[-1], float(length)]).all():
-                self._refuse_nonfinite(member, graph, index, step_key)
+                self._refuse_nonfinite(member, graph, batch, step_key)
             member.params, member.state = params, state
-        scores = evaluate(member.params, self.validation, graph=graph, config=self.static["config"])
+        scores = evaluate(member.params, self.batches.validating(), graph=graph, config=self.static["config"])
         if not np.isfinite(scores.loss):
-            self._raise_nonfinite(self.validation_sites[~np.isfinite(scores.site_loss)], member.epoch + 1, "validation")
+            bad = self.batches.validation_sites[~np.isfinite(scores.site_loss)]
+            self._raise_nonfinite(bad, (), member.epoch + 1, "validation")
         member.epoch += 1
-        member.n_solves += len(keys) * self.batch + len(self.validation_sites)
-        member.n_gradients += len(keys) * self.batch
+        solves, gradients = columns_per_site(self.config)
+        member.n_solves += solves * (len(keys) * self.batches.batch + len(self.batches.validation_sites))
+        member.n_gradients += gradients * len(keys) * self.batches.batch
         if float(scores.loss) < member.best_loss:
             member.best, member.best_loss, member.best_epoch = member.params, float(scores.loss), member.epoch
         row = {
@@ -219,16 +232,18 @@ class _Trainer:
         member.history.append(row)
         return row
 
-    def _refuse_nonfinite(self, member, graph, index, key) -> NoReturn:
-        static = {name: self.static[name] for name in ("config", "spans")}
-        bad = bad_sites(member.params, self.data, index, key, graph=graph, **static)
-        self._raise_nonfinite(np.asarray(index)[np.asarray(bad)], member.epoch + 1, "training")
+    def _refuse_nonfinite(self, member, graph, batch, key) -> NoReturn:
+        bad, by_parameter = map(np.asarray, not_finite(member.params, batch, key, graph=graph, **self.shared))
+        parameters = np.array(self.config.parameters)[by_parameter.any(axis=0)]
+        self._raise_nonfinite(np.asarray(batch.site)[bad], parameters, member.epoch + 1, "training")
 
-    def _raise_nonfinite(self, sites, epoch, which) -> NoReturn:
+    def _raise_nonfinite(self, sites, parameters, epoch, which) -> NoReturn:
         names = list(self.places.index[sites])
         shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        by = f", by parameter(s) {', '.join(parameters)}" if len(parameters) else ""
         cause = (
-            f"at site(s) {shown}. Look at their observations and forcing; bounds with turnover times of 0 can do it too"
+            f"at site(s) {shown}{by}. Look at their observations and forcing; bounds with turnover times of 0 can do "
+            "it too"
             if names
             else "and no single site is the cause: the weights ran away. Lower learning_rate or gradient_clip"
         )

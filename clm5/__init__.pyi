@@ -17,6 +17,7 @@ from .parameters import ParameterSpace as ParameterSpace
 from .posterior import assemble_posterior as assemble_posterior
 from .posterior import open_posterior as open_posterior
 from .posterior import save_posterior as save_posterior
+from .sensitivity import sobol as sobol
 from .six_processes import PROCESSES as PROCESSES
 from .six_processes import Processes as Processes
 from .six_processes import processes as processes

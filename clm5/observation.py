@@ -191,17 +191,31 @@ def log_likelihood(
     lognormal: ln(observed) ~ Normal(ln(modelled), sigma). proda: weight × log density of observed ~ Normal(modelled,
     sigma · observed), with `proda_layer_weights` (a weighted pseudo-likelihood, as published).
     """
+    z = standardised(soc, observations, options)
+    real = observations.measured
+    observed = jnp.where(real, observations.soc, 1.0)
+    root = jnp.sqrt(2 * jnp.pi)
+    if options.error == "lognormal":
+        density = -0.5 * z**2 - jnp.log(options.sigma * root) - jnp.log(observed)
+    else:
+        density = -0.5 * z**2 - proda_layer_weights(observations) * jnp.log(options.sigma * observed * root)
+    return jnp.where(real, density, 0.0)
+
+
+def standardised(
+    soc: Float[AnyArray, "*batch layer"], observations: Observations, options: ModelOptions
+) -> Float[Array, "*batch horizon"]:
+    """Residuals in standard errors, observed − modelled as `log_likelihood` sees them; 0 at padding.
+
+    Their squares, halved and summed, are minus the log likelihood but for a constant.
+    """
     modelled = predict_horizons(soc, observations, options)
     real = observations.measured
     observed = jnp.where(real, observations.soc, 1.0)
     if options.error == "lognormal":
-        z = (jnp.log(observed) - jnp.log(modelled)) / options.sigma
-        density = -0.5 * z**2 - jnp.log(options.sigma * jnp.sqrt(2 * jnp.pi)) - jnp.log(observed)
-    else:
-        scale = options.sigma * observed
-        density = -0.5 * ((observed - modelled) / scale) ** 2 - jnp.log(scale * jnp.sqrt(2 * jnp.pi))
-        density = proda_layer_weights(observations) * density
-    return jnp.where(real, density, 0.0)
+        return jnp.where(real, (jnp.log(observed) - jnp.log(modelled)) / options.sigma, 0.0)
+    weight = jnp.where(real, proda_layer_weights(observations), 0.0)
+    return jnp.where(real, jnp.sqrt(weight) * (observed - modelled) / (options.sigma * observed), 0.0)
 
 
 def sample_observations(

@@ -19,6 +19,8 @@ from comparisons.cli_options import (
     refuse_existing,
     say,
 )
+from comparisons.cli_recover import baselines, recover
+from comparisons.cli_understanding import explain, sensitivity
 from comparisons.launch import Launch
 
 app = App(
@@ -31,6 +33,10 @@ app = App(
 )
 sites_app = App(name="sites", help="Make, convert and check site files.")
 app.command(sites_app)
+app.command(recover)
+app.command(baselines)
+app.command(explain)
+app.command(sensitivity)
 
 
 @app.command

@@ -12,7 +12,8 @@ from flax import nnx
 import binn
 import clm5
 from binn.network import EDGE, ParameterNetwork
-from binn.objective import all_parameters, split_state
+from binn.objective import all_parameters
+from binn.steps import split_state
 from binn.uncertainty import draw_units
 from clm5.parameters import INDEX, SUBSETS
 

@@ -13,7 +13,7 @@ from scipy import stats
 
 import binn
 import clm5
-from binn import objective, training
+from binn import steps, training
 from binn.objective import build_network
 from binn.uncertainty import draw_units
 
@@ -80,9 +80,9 @@ def test_a_killed_run_remembers_the_best_it_has_seen(sites, config, tmp_path, mo
 def test_every_epoch_visits_every_site_in_another_order_under_other_masks(sites, config, monkeypatch):
     real, seen = training.step, []
 
-    def watch(params, state, data, index, key, **static):
-        seen.append((tuple(np.asarray(index)), tuple(np.asarray(jax.random.key_data(key)))))
-        return real(params, state, data, index, key, **static)
+    def watch(params, state, batch, key, **static):
+        seen.append((tuple(np.asarray(batch.site)), tuple(np.asarray(jax.random.key_data(key)))))
+        return real(params, state, batch, key, **static)
 
     monkeypatch.setattr(training, "step", watch)
     run = binn.fit(sites, dataclasses.replace(config, patience=1), progress=False)
@@ -143,7 +143,7 @@ def test_the_share_of_units_that_are_off_is_the_rate_in_training_and_in_draws_an
         return off, jnp.full_like(off, 21.0), jnp.ones((len(unit), 20), unit.dtype)
 
     monkeypatch.setattr(training, "build_network", rigged)
-    monkeypatch.setattr(objective, "site_losses", count)
+    monkeypatch.setattr(steps, "site_losses", count)
     run = binn.fit(sites, config, progress=False)
     drawn = np.mean(np.abs(draw_units(run, sites.isel(site=slice(0, 1)), 400) - 0.5) < 1e-4)
     assert run.history.validation_loss.to_list() == [0.0]
@@ -255,12 +255,15 @@ def test_carbon_that_is_not_a_number_is_refused_with_site_and_epoch(sites, confi
     """The check of the data set is passed by; then one site's forcing spoils its column."""
     monkeypatch.setattr(clm5.sites, "check", lambda sites, **_: None)
     labels = binn.split(sites)
-    for label, which in (("train", "training"), ("validation", "validation")):
+    for label, which, by in (
+        ("train", "training", r", by parameter\(s\) q10, w_scaling"),
+        ("validation", "validation", ""),
+    ):
         at = int(np.flatnonzero(labels == label)[2])
         spoiled = sites.copy(deep=True)
         spoiled.soil_temperature[at] = np.nan
         with pytest.raises(
-            FloatingPointError, match=rf"{which} loss.* in epoch 1, at site\(s\) {spoiled.site.values[at]}\."
+            FloatingPointError, match=rf"{which} loss.* in epoch 1, at site\(s\) {spoiled.site.values[at]}{by}\."
         ):
             binn.fit(spoiled, config, progress=False)
 

@@ -18,6 +18,8 @@ COMMANDS = {
     "run": ["run", "sites.nc"],
     "train": ["train", "sites.nc"],
     "sample": ["sample", "sites.nc"],
+    "explain": ["explain", "run", "sites.nc"],
+    "sensitivity": ["sensitivity", "sites.nc"],
     "virtual": ["sites", "virtual", "5"],
 }
 

@@ -1,0 +1,115 @@
+"""Laplace's approximation over the head: a Gaussian of its weights, the body of the network held.
+
+The curvature is the Gauss-Newton matrix of the training likelihood through the column; the precision of the prior of
+the weights maximises the evidence. Sources: MacKay (1992); Daxberger et al. (2021), arXiv 2106.14806.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+
+import clm5
+from binn.config import Config
+from binn.losses import horizon_weights
+from binn.network import ParameterNetwork
+from binn.objective import Data, all_parameters, network_inputs
+
+BLOCK = 2048  # sites differentiated together
+ROUNDS, SETTLED = 100, 1e-4  # of the search for the prior's precision
+
+
+class HeadPosterior(NamedTuple):
+    """N(mean, vectors · diag(1 / (curvature + precision)) · vectorsᵀ) over the head's weights, bias last."""
+
+    mean: Float[np.ndarray, "unit free"]
+    curvature: Float[np.ndarray, " weight"]  # eigenvalues of the likelihood's Gauss-Newton matrix
+    vectors: Float[np.ndarray, "weight weight"]
+    precision: float  # of the prior N(0, I / precision)
+
+    def draw(self, key, draws: int) -> Float[np.ndarray, "draw unit free"]:
+        """Heads, float64."""
+        noise = np.asarray(jax.random.normal(key, (draws, self.curvature.size), jnp.float64))
+        spread = self.vectors * (self.curvature + self.precision) ** -0.5
+        return self.mean + (noise @ spread.T).reshape(draws, *self.mean.shape)
+
+
+def head_posterior(network: ParameterNetwork, data: Data, config: Config) -> HeadPosterior:
+    """The Gaussian around a trained head.
+
+    Args:
+        network: trained with loss "likelihood"; dropout is off.
+        data: the training sites.
+        config: what it was trained with.
+    """
+    hidden = with_bias(network, data, config)
+    head = nnx.state(network.head)
+    mean = np.vstack([np.asarray(head["kernel"][...]), np.asarray(head["bias"][...])]).astype(np.float64)
+    units, free = mean.shape
+    total = np.zeros((free, free, units, units))
+    for start in range(0, len(hidden), BLOCK):
+        part = data.select(np.arange(start, min(start + BLOCK, len(hidden))))
+        rows = jnp.asarray(hidden[start : start + BLOCK])
+        logits = rows @ mean
+        total += np.asarray(_curvature(rows, _information(logits, part, network, config)))
+    matrix = total.transpose(2, 0, 3, 1).reshape(units * free, units * free)
+    values, vectors = np.linalg.eigh(0.5 * (matrix + matrix.T))
+    values = np.maximum(values, 0.0)
+    return HeadPosterior(mean, values, vectors, _evidence_precision(values, float(np.sum(mean**2))))
+
+
+def with_bias(network: ParameterNetwork, data: Data, config: Config) -> Float[np.ndarray, "site unit"]:
+    """The last hidden layer without dropout, and a column of ones; float64."""
+    hidden = np.asarray(network.hidden_units(network_inputs(data, config)), dtype=np.float64)
+    return np.column_stack([hidden, np.ones(len(hidden))])
+
+
+def units_of_heads(
+    network: ParameterNetwork, hidden: Float[np.ndarray, "site unit"], heads: Float[np.ndarray, "draw unit free"]
+) -> Float[np.ndarray, "draw site free"]:
+    """Unit parameters by every head, float64."""
+    draw = jax.jit(lambda head: network.constrained(jnp.asarray(hidden) @ head))
+    return np.stack([np.asarray(draw(head), dtype=np.float64) for head in heads])
+
+
+def _information(
+    logits: Float[Array, "site free"], data: Data, network: ParameterNetwork, config: Config
+) -> Float[Array, "site free free"]:
+    """Gauss-Newton matrices of the sites' −log likelihood by the head's answers: Jᵀ J of standardised residuals."""
+    options = config.model
+    weight = horizon_weights(config.horizon_weights, data.observations)
+
+    def standardised(logits):
+        unit = network.constrained(logits).astype(data.observations.soc.dtype)
+        theta = options.space.physical(all_parameters(unit, config))
+        soc = clm5.simulate(theta, data.forcing, rules=options.rules).soc
+        return jnp.sqrt(weight) * clm5.observation.standardised(soc, data.observations, options)
+
+    value, pull = jax.vjp(standardised, logits)
+    horizons = jnp.eye(value.shape[1], dtype=value.dtype)
+    rows = jax.lax.map(lambda one: pull(jnp.broadcast_to(one, value.shape))[0], horizons)  # (horizon, site, free)
+    return jnp.einsum("hsa,hsb->sab", rows, rows)
+
+
+@jax.jit
+def _curvature(
+    hidden: Float[Array, "site unit"], information: Float[Array, "site free free"]
+) -> Float[Array, "free free unit unit"]:
+    """Σ over sites of information ⊗ hidden hiddenᵀ."""
+    by_pair = information.reshape(len(information), -1).T
+    shape = (*information.shape[1:], hidden.shape[1], hidden.shape[1])
+    return jax.lax.map(lambda g: (hidden * g[:, None]).T @ hidden, by_pair).reshape(shape)
+
+
+def _evidence_precision(curvature: Float[np.ndarray, " weight"], squares: float) -> float:
+    """The prior precision with the largest evidence (MacKay's fixed point): determined weights / Σ weights²."""
+    precision = 1.0
+    for _ in range(ROUNDS):
+        determined = float(np.sum(curvature / (curvature + precision)))
+        before, precision = precision, max(determined / max(squares, 1e-12), 1e-6)
+        if abs(np.log(precision / before)) < SETTLED:
+            break
+    return precision
