@@ -39,6 +39,7 @@ class Batches:
         sites_in_memory: int = 0,
     ):
         self.sites, self.features, self.training, self.at_once = sites, features, training, sites_in_memory
+        self.horizons = sites.sizes["horizon"]
         n = len(training)
         parts = 1 if not sites_in_memory else max(1, -(-n // sites_in_memory))
         self.parts, share = parts, n // parts  # in parts of equal size, so that every epoch has as many steps

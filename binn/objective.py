@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Float32, Int, Int32, PRNGKeyArray
 import clm5
 from binn.config import Config
 from binn.features import Features
-from binn.losses import DISTRIBUTIONS, horizon_loss
+from binn.losses import DISTRIBUTIONS, horizon_loss, horizon_weights
 from binn.network import ParameterNetwork, PosteriorNetwork
 from binn.site_encoding import SITE_COLUMNS, encode_site
 
@@ -105,8 +105,31 @@ def site_losses(
     return jnp.where(jnp.isnan(soc).any(axis=-1), jnp.nan, total), count, soc
 
 
-def columns_per_site(config: Config) -> tuple[int, int]:
-    """Columns that a training step solves for a site of its batch, and those of them that it differentiates."""
+def gauss_newton(
+    unit: Float[Array, "site free"], data: Data, config: Config
+) -> tuple[Float[Array, "site layer"], Float[Array, "site free"], Float[Array, "site free free"]]:
+    """SOC (gC m⁻³), and gradient and Gauss-Newton matrix of every site's −log likelihood by its unit parameters.
+
+    The matrix is Jᵀ J of the residuals in standard errors, by one transposed solve per horizon.
+    """
+    options = config.model
+    root = jnp.sqrt(horizon_weights(config.horizon_weights, data.observations))
+
+    def residuals(unit):
+        theta = options.space.physical(all_parameters(unit, config))
+        soc = clm5.simulate(theta, data.forcing, rules=options.rules).soc
+        return root * clm5.observation.standardised(soc, data.observations, options), soc
+
+    value, pull, soc = jax.vjp(residuals, unit, has_aux=True)
+    horizons = jnp.eye(value.shape[1], dtype=value.dtype)
+    rows = jax.lax.map(lambda one: pull(jnp.broadcast_to(one, value.shape))[0], horizons)  # (horizon, site, free)
+    return soc, jnp.einsum("hsa,sh->sa", rows, value), jnp.einsum("hsa,hsb->sab", rows, rows)
+
+
+def columns_per_site(config: Config, horizons: int) -> tuple[int, int]:
+    """Columns that a training step solves for a site with so many (padded) horizons, and transposed solves of them."""
+    if config.gradient == "gauss_newton":
+        return 1, horizons
     encoded = 1 if config.profile else 0
     if config.loss == "elbo":
         return DRAWS_PER_SITE + encoded, DRAWS_PER_SITE

@@ -1,7 +1,7 @@
 """A trained network with its record, and the folder that holds one."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +50,18 @@ class Run:
         """The trained network of a member."""
         fresh = build_network(self.config, self.features, jax.random.key(0))
         return nnx.merge(nnx.split(fresh)[0], self.weights[member])
+
+    def best_member(self) -> "Run":
+        """The run with the one member whose best validation loss is lowest: of several starts, the one that got far."""
+        best = int(self.history.groupby("member").validation_loss.min().argmin())
+        history = self.history[self.history.member == best].assign(member=0).reset_index(drop=True)
+        return replace(
+            self,
+            config=replace(self.config, members=1),
+            weights=(self.weights[best],),
+            best_epoch=(self.best_epoch[best],),
+            history=history,
+        )
 
     def inputs(self, sites: "xr.Dataset") -> Float32[np.ndarray, "site input"]:
         """What the network reads at `sites`: covariates, and with `config.profile` their forcing and profile."""

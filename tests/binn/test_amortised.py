@@ -177,10 +177,11 @@ def test_validation_has_no_noise_of_its_own(sites, simulation):
 
 def test_columns_are_counted():
     elbo = binn.Config(loss="elbo")
-    assert columns_per_site(elbo) == (4, 4)
-    assert columns_per_site(dataclasses.replace(elbo, profile=True)) == (5, 4)
-    assert columns_per_site(SIMULATION) == (2, 0)
-    assert columns_per_site(binn.Config()) == (1, 1)
+    assert columns_per_site(elbo, 9) == (4, 4)
+    assert columns_per_site(dataclasses.replace(elbo, profile=True), 9) == (5, 4)
+    assert columns_per_site(SIMULATION, 9) == (2, 0)
+    assert columns_per_site(binn.Config(), 9) == (1, 1)
+    assert columns_per_site(binn.Config(gradient="gauss_newton"), 9) == (1, 9)
 
 
 @pytest.mark.parametrize(
@@ -192,6 +193,7 @@ def test_columns_are_counted():
         ({"loss": "simulation", "profile": True, "model": clm5.ModelOptions(error="proda", sigma=0.6)}, "drawn from"),
         ({"learn_dropout": True, "dropout": 0.0}, "must be above 0"),
         ({"learn_dropout": True, "loss": "smooth_l1"}, "loss in nats"),
+        ({"gradient": "gauss_newton", "loss": "posterior"}, 'is that of loss "likelihood"'),
         ({"sites_in_memory": 8}, "at least batch_size = 32"),
         ({"schedule": "linear"}, "schedule must be one of"),
     ],
