@@ -2,6 +2,7 @@ from .baseline import baselines as baselines
 from .baseline import not_beaten as not_beaten
 from .dependence import partial_dependence as partial_dependence
 from .features import Features as Features
+from .history import plot_history as plot_history
 from .importance import permutation_importance as permutation_importance
 from .recovery import Recovery as Recovery
 from .recovery import recover as recover

@@ -203,8 +203,8 @@ def _read(folder: Path) -> dict:
 
 
 def _fields(record: dict) -> dict:
-    """What makes a run that run, one value per name."""
-    config = record["config"]
+    """What makes a run that run, one value per name; what an earlier version did not know yet is as by default."""
+    config = Config.from_json(record["config"]).to_json()
     return {
         "seed": record["seed"],
         "sites_fingerprint": record["sites_fingerprint"],

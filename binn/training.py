@@ -16,6 +16,7 @@ from binn import files
 from binn.batches import Batches
 from binn.config import Config as Config
 from binn.features import Features
+from binn.history import plot_history
 from binn.objective import build_network, columns_per_site
 from binn.optimiser import optimiser
 from binn.progress import training_progress
@@ -44,7 +45,7 @@ def fit(
     Args:
         sites: a site data set with covariates and observations (see `clm5.sites`); it is checked first.
         config: how to train, default `Config()`.
-        out: a folder for weights, history and record; None keeps the run in memory.
+        out: a folder for weights, history (also as history.png) and record; None keeps the run in memory.
         seed: of first weights, batches and dropout. The split has its own, `config.split_seed`.
         resume: continue what an earlier call with the same arguments left in `out`, to the same numbers as if it had
             never stopped; a finished run is only read. False refuses a folder that holds a run.
@@ -111,6 +112,7 @@ def fit(
     )
     if folder is not None:
         save(run, folder, identity)
+        plot_history(run, folder / "history.png")
     return run
 
 

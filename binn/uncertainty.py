@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 import clm5
 from binn import laplace, losses
+from binn.config import Config
 from binn.network import PosteriorNetwork, mc_dropout, unit_of_score
 from binn.objective import all_parameters, read_data
 from binn.run import Run
@@ -64,11 +65,9 @@ def posterior(
 
     Raises ValueError for an unknown method, fewer than two draws, or a network that cannot be asked in that way.
     """
-    if method not in METHODS:
-        raise ValueError(f"binn.posterior: method must be one of {tuple(METHODS)}, got {method!r}")
+    refuse_method(run.config, method)
     if draws < 2:
         raise ValueError(f"binn.posterior: a spread needs 2 draws or more, got {draws!r}")
-    _refuse(run, method)
     clm5.sites.check(sites, observations=False)
     labels = run.labels(sites)
     began = time.perf_counter()
@@ -82,6 +81,7 @@ def posterior(
         "training_seed": run.seed,
         "training_sites_fingerprint": run.sites_fingerprint,
         "best_epoch": ",".join(map(str, run.best_epoch)),
+        "reads_profile": "yes" if run.config.profile else "no",
         "prior_in_loss": "yes" if run.config.loss in losses.WITH_PRIOR else "no",
         "n_solves_is": "columns solved in training, validation included",
         "n_solves_of_draws": int(np.prod(unit.shape[:3])),
@@ -117,21 +117,29 @@ def draw_units(
         return all_parameters(METHODS[method].draw(run, sites, draws, seed, training_sites), run.config)
 
 
-def _refuse(run: Run, method: str) -> None:
-    distribution = run.config.loss in losses.DISTRIBUTIONS
+def default_method(config: Config) -> str:
+    """The method for a network trained like this: "amortised" where it answers a distribution, else "mc_dropout"."""
+    return "amortised" if config.loss in losses.DISTRIBUTIONS else "mc_dropout"
+
+
+def refuse_method(config: Config, method: str) -> None:
+    """Raise ValueError for an unknown method, or a network that cannot be asked in that way; good before training."""
+    if method not in METHODS:
+        raise ValueError(f"binn.posterior: method must be one of {tuple(METHODS)}, got {method!r}")
+    distribution = config.loss in losses.DISTRIBUTIONS
     if distribution != (method == "amortised"):
         what = "a distribution: ask for" if distribution else "parameters and no distribution: ask for another than"
-        raise ValueError(f"binn.posterior: a network trained with loss {run.config.loss!r} answers {what} 'amortised'")
-    if method == "mc_dropout" and run.config.dropout == 0:
+        raise ValueError(f"binn.posterior: a network trained with loss {config.loss!r} answers {what} 'amortised'")
+    if method == "mc_dropout" and config.dropout == 0:
         raise ValueError(
             "binn.posterior: this network was trained with dropout = 0, so that all its Monte Carlo dropout draws are "
             "equal and have no spread; train with a dropout above 0, or use run.predict for a single answer"
         )
-    if method == "ensemble" and run.config.members < 2:
+    if method == "ensemble" and config.members < 2:
         raise ValueError("binn.posterior: an ensemble needs a run of 2 members or more; train with members=5")
-    if method == "laplace" and run.config.loss != "likelihood":
+    if method == "laplace" and config.loss != "likelihood":
         raise ValueError(
-            f'binn.posterior: "laplace" is for networks trained with loss "likelihood", got {run.config.loss!r}'
+            f'binn.posterior: "laplace" is for networks trained with loss "likelihood", got {config.loss!r}'
         )
 
 

@@ -26,8 +26,8 @@ READING = (
     "with the same two neighbours. <b>Narrower than the prior</b> is 1 − sd of the posterior / sd of the prior, and "
     "<b>bits</b> the Kullback-Leibler divergence from the prior; <b>means vary</b> is the variance of the posterior "
     "means over sites, beyond their noise and what the prior's do, in prior variances. Narrow is not right: a network "
-    "is narrow before it has seen any data. Where both are below the threshold, r is noise and the overlap is high by "
-    "itself: such rows say little."
+    "can be narrow before it has seen any data. Where both are below the threshold, r is noise and the overlap is high "
+    "by itself: such rows say little."
 )
 
 PROCESSES = (
@@ -37,12 +37,6 @@ PROCESSES = (
     "where all values are positive. For orientation, Xu et al. (arXiv 2502.00672) report a mean r over six "
     "processes, plant carbon input among them, of 0.81 (first version) and 0.86 (revision) against PRODA on "
     "25,925 sites of the USA."
-)
-
-MEMBERS = (
-    "The draws come from dropout: a chain is an independently trained member (there are {members}), a draw a dropout "
-    "mask. R-hat and effective sample size do not apply: members that differ are no sign of a chain that has not "
-    "converged, and masks are independent. The spread is the network's own, not a posterior by construction."
 )
 
 CALIBRATION = (
@@ -62,6 +56,11 @@ SOC = (
     "is always scored in sample; the network is scored out of sample only at sites it was not trained on. Do not "
     "compare an in-sample row with a held-out one. SOC skill cannot rank the ways by their parameters: different "
     "parameters can give the same carbon."
+)
+
+SOC_PROFILE = (
+    " This network reads the measured profile of the site that it answers for: it is given what it is scored on, "
+    "at sites held out from training too."
 )
 
 COST = (
@@ -128,10 +127,6 @@ LIMITS = (
     (
         "One profile of soil carbon constrains few of the 21 parameters; the sampler sees one profile at a time, "
         "the network learns over all sites through their covariates. They may differ without either being wrong."
-    ),
-    (
-        "The spread of dropout draws depends on the dropout rate and is not a posterior by construction; coverage "
-        "is the test."
     ),
     (
         "Overlap and distance look at one parameter at a time; correlations between parameters are not compared "

@@ -7,9 +7,13 @@ import xarray as xr
 
 from clm5.sites import fingerprint
 from comparisons.convergence import DIVERGING_LIMIT, ESS_LIMIT, RHAT_LIMIT
+from comparisons.methods import attributes, independent, words
 from comparisons.reading import WAYS, Way
 
 SHARED = ("rules", "operator", "error", "sigma")
+LEAST_DRAWS = 4  # two in each half, which is the least that has a spread
+FEW_DRAWS, CRUDE_DRAWS = 100, 50  # below, overlaps are noisy; quantiles are crude
+SAMPLERS_TARGET = ("likelihood", "posterior", "elbo", "simulation")  # losses that ask the sampler's question
 
 
 def refuse_different_bounds(network: Mapping, sampler: Mapping) -> None:
@@ -20,6 +24,17 @@ def refuse_different_bounds(network: Mapping, sampler: Mapping) -> None:
             f"different bounds: the network's file has bounds {first!r}, the sampler's {second!r}. The same unit "
             "value is another physical value and the priors differ; run one of the two again with the other's bounds"
         )
+
+
+def refuse_too_few_draws(ways: dict[str, Way]) -> None:
+    """Raise where a file has too few draws for any spread, half against half."""
+    for name, way in ways.items():
+        if way.n_draws < LEAST_DRAWS:
+            raise ValueError(
+                f"the {name}'s file has {way.n_draws} draw{'s' * (way.n_draws > 1)} per site "
+                f"({words(way.attrs).draws if way.independent else 'chains and draws together'}); overlap and the "
+                f"spread of halves need {LEAST_DRAWS} or more. An ensemble has as many draws as members"
+            )
 
 
 def find_cautions(network: xr.DataTree, sampler: xr.DataTree, sites, ids, ways: dict[str, Way], result) -> list[str]:
@@ -55,19 +70,38 @@ def find_cautions(network: xr.DataTree, sampler: xr.DataTree, sites, ids, ways: 
                 f"In the {name}'s file {which} {'does' if still.sum() == 1 else 'do'} not vary over draws: held fixed, "
                 "so information gained and overlap mean nothing there."
             )
-        if ways[name].unit.shape[0] * ways[name].unit.shape[1] < 100:
-            found.append(f"The {name} has fewer than 100 draws per site: overlaps are noisy and biased low.")
+        found += _few_draws(name, ways[name])
     loss = ways["network"].attrs.get("loss", "likelihood")
-    if loss != "likelihood":
+    if loss not in SAMPLERS_TARGET:
         found.append(
             f"The network was trained on another loss, {loss!r}, not on the likelihood that the sampler uses: that its "
-            "posterior differs is no failure of the training."
+            "answer differs is no failure of the training."
         )
     if ways["network"].split is None:
         found.append(
             "The network's file does not say which sites it was trained on: its fit to the data may be in sample."
         )
     return found
+
+
+def _few_draws(name: str, way: Way) -> list[str]:
+    n = way.n_draws
+    if n >= FEW_DRAWS:
+        return []
+    if n >= CRUDE_DRAWS:
+        return [f"The {name} has fewer than {FEW_DRAWS} draws per site: overlaps are noisy and biased low."]
+    kind = f" ({words(way.attrs).draws})" if way.independent else ""
+    most = (n - 1) / (n + 1)  # from the least to the greatest of n draws
+    reach = (
+        f" its widest interval, from the least to the greatest draw, would hold the truth in {100 * most:.0f} % of "
+        "cases even if the draws were right, however much it promises;"
+        if most < 0.95
+        else ""
+    )
+    return [
+        f"The {name} has only {n} draws per site{kind}: quantiles are crude;{reach} bits gained are too many, "
+        "a spread may be narrow by chance, and overlaps, their floor and their best are noisy."
+    ]
 
 
 def made_from(tree: xr.DataTree, sites: xr.Dataset) -> bool:
@@ -93,7 +127,8 @@ def converged(result: xr.Dataset, rhat: float = RHAT_LIMIT, ess: float = ESS_LIM
 def unmixed(result: xr.Dataset) -> list[str]:
     """One sentence when the sampler has not converged everywhere."""
     if result.rhat.sel(way="sampler").isnull().all():
-        why = "its file has too few draws a chain, or no second chain"
+        given = independent(attributes(result, "sampler"))
+        why = "its draws are independent, not chains" if given else "too few draws a chain, or no second chain"
         return [f"Convergence of the sampler could not be judged: {why}."]
     passed = converged(result)
     if passed.all():

@@ -11,8 +11,11 @@ import xarray as xr
 import bayes
 import binn
 import clm5
+from binn.uncertainty import default_method, refuse_method
+from comparisons.cautions import LEAST_DRAWS
 from comparisons.compare import compare
 from comparisons.html import report
+from comparisons.methods import words
 from comparisons.verdict import headline
 
 
@@ -22,8 +25,9 @@ class Plan:
 
     network, sampler: how the two ways work; they must share `model`.
     sampled: number of sites that MCMC runs on; half of them, if there are as many, the network has not seen.
-    draws: Monte Carlo dropout draws of the network at every site.
+    draws: of the network at every site; an ensemble has its members instead.
     seed: of every random choice.
+    method: how the network's draws are made, see `binn.posterior`; None: by its loss, "mc_dropout" or "amortised".
     """
 
     network: binn.Config
@@ -31,6 +35,7 @@ class Plan:
     sampled: int
     draws: int = 400
     seed: int = 0
+    method: str | None = None
 
     def __post_init__(self):
         if self.network.model != self.sampler.model:
@@ -39,6 +44,11 @@ class Plan:
             )
         if self.sampled < 2:
             raise ValueError(f"Plan: a correlation over sites needs at least 2 sampled sites, got {self.sampled}")
+        object.__setattr__(self, "method", chosen_method(self.network, self.method))
+        draws = self.network.members * (1 if self.method == "ensemble" else self.draws)
+        if draws < LEAST_DRAWS:
+            lack = "members" if self.method == "ensemble" else "draws"
+            raise ValueError(f"Plan: a comparison needs {LEAST_DRAWS} draws of the network or more: {lack} is {draws}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,9 +113,7 @@ def run_chain(
     network = step(
         "draw",
         lambda: _network_posterior(run, sites, plan, out / "network" / "posterior.nc"),
-        lambda tree: (
-            f"network posterior: {tree['posterior'].sizes['draw']} dropout draws at {sites.sizes['site']} sites"
-        ),
+        lambda tree: f"network posterior: {describe_draws(tree)}",
     )
     subset = sites.isel(site=sites_to_sample(run.labels(sites), plan.sampled, plan.seed))
     sampler = step(
@@ -134,11 +142,28 @@ def sites_to_sample(labels: np.ndarray, n: int, seed: int) -> np.ndarray:
     return np.sort(np.concatenate([held_out, rest]))
 
 
+def chosen_method(config: binn.Config, method: str | None) -> str:
+    """How the network's draws are made: as asked, or by its loss. ValueError where that network cannot be asked so."""
+    method = default_method(config) if method is None else method
+    refuse_method(config, method)
+    return method
+
+
+def describe_draws(tree: xr.DataTree) -> str:
+    """One line: how many draws, of which kind, at how many sites."""
+    sizes, attrs = tree["posterior"].sizes, {str(key): value for key, value in tree.attrs.items()}
+    return f"{sizes['chain'] * sizes['draw']} {words(attrs).draws} at {sizes['site']} sites"
+
+
 def describe_training(run: binn.Run) -> str:
     """One line: sites, epochs, skill on validation sites."""
     counts = ", ".join(f"{count} {label}" for label, count in run.split.label.value_counts().items())
-    last = run.history[run.history.epoch == run.best_epoch[0]].iloc[0]
-    return f"{counts} sites; best epoch {run.best_epoch[0]}, validation NSE of ln SOC {last.validation_nse:.2f}"
+    rows = run.history.set_index(["member", "epoch"])
+    best = [float(rows.validation_nse.loc[at]) for at in enumerate(run.best_epoch)]
+    if len(best) == 1:
+        return f"{counts} sites; best epoch {run.best_epoch[0]}, validation NSE of ln SOC {best[0]:.2f}"
+    epochs = ", ".join(map(str, run.best_epoch))
+    return f"{counts} sites; best epochs {epochs}, validation NSE of ln SOC {min(best):.2f} to {max(best):.2f}"
 
 
 def describe_sampling(tree: xr.DataTree) -> str:
@@ -148,6 +173,6 @@ def describe_sampling(tree: xr.DataTree) -> str:
 
 def _network_posterior(run: binn.Run, sites: xr.Dataset, plan: Plan, path: Path) -> xr.DataTree:
     """The network's posterior file, made anew: it takes seconds, and follows from the run."""
-    tree = binn.posterior(run, sites, draws=plan.draws, method="mc_dropout", seed=plan.seed)
+    tree = binn.posterior(run, sites, draws=plan.draws, method=str(plan.method), seed=plan.seed)
     clm5.save_posterior(tree, path)
     return tree

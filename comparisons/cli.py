@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from comparisons.cli_options import (
+    Draws,
     Model,
     Network,
     Out,
@@ -61,7 +62,7 @@ def run(
     *,
     out: Out,
     sampled: Annotated[int, Parameter(help="sites that MCMC runs on")] = 30,
-    draws: Annotated[int, Parameter(help="Monte Carlo dropout draws")] = 400,
+    draws: Draws = 400,
     resume: Annotated[bool, Parameter(help="take up an interrupted run in --out")] = False,
     seed: Seed = 0,
     model: Model | None = None,
@@ -76,8 +77,9 @@ def run(
     import clm5
     from comparisons.chain import Plan, run_chain
 
-    options = (model or Model()).options()
-    plan = Plan((network or Network()).config(options), (sampler or Sampler()).config(options), sampled, draws, seed)
+    options, asked = (model or Model()).options(), network or Network()
+    sampling = (sampler or Sampler()).config(options)
+    plan = Plan(asked.config(options), sampling, sampled, draws, seed, asked.method)
     outcome = run_chain(clm5.sites.open(sites, observations=True), plan, out, say=say)
     open_hint(outcome.page)
 
@@ -87,26 +89,29 @@ def train(
     sites: SitesFile,
     *,
     out: Out,
-    draws: Annotated[int, Parameter(help="Monte Carlo dropout draws of the posterior")] = 400,
+    draws: Draws = 400,
     resume: Annotated[bool, Parameter(help="take up an interrupted run in --out")] = False,
     seed: Seed = 0,
     model: Model | None = None,
     network: Network | None = None,
     launch: Launch | None = None,
 ) -> None:
-    """Train a network on a site file and write its Monte Carlo dropout posterior, OUT/posterior.nc."""
+    """Train a network on a site file and write its posterior, OUT/posterior.nc, and its course, OUT/history.png."""
     if not resume:
         refuse_existing(out, hint="To take up an interrupted run there, add --resume.")
     (launch or Launch()).start()
     import binn
     import clm5
-    from comparisons.chain import describe_training
+    from comparisons.chain import chosen_method, describe_draws, describe_training
 
-    data = clm5.sites.open(sites)
-    trained = binn.fit(data, (network or Network()).config((model or Model()).options()), out=out, seed=seed)
+    asked = network or Network()
+    config = asked.config((model or Model()).options())
+    method = chosen_method(config, asked.method)
+    data = clm5.sites.open(sites, lazy=config.sites_in_memory > 0)
+    trained = binn.fit(data, config, out=out, seed=seed)
     say(f"network trained: {describe_training(trained)}")
-    tree = binn.posterior(trained, data, draws=draws, method="mc_dropout", seed=seed)
-    say(f"posterior: {clm5.save_posterior(tree, out / 'posterior.nc')}")
+    tree = binn.posterior(trained, data, draws=draws, method=method, seed=seed)
+    say(f"posterior, {describe_draws(tree)}: {clm5.save_posterior(tree, out / 'posterior.nc')}")
 
 
 @app.command

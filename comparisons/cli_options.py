@@ -1,6 +1,6 @@
 """What the commands of `binn` share: their options, and how they speak."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -33,24 +33,47 @@ class Model:
 @Parameter(name="*", group="Network")
 @dataclass
 class Network:
-    """How the network is trained."""
+    """How the network is trained, and how it says how sure it is.
 
+    Names, defaults and choices are those of `binn.Config`, written here again so that `--help` need not load JAX.
+    """
+
+    method: Literal["mc_dropout", "ensemble", "laplace", "amortised"] | None = None
+    """how the network's draws are made, see binn.posterior; default: mc_dropout, or amortised for --loss elbo and
+    simulation. ensemble needs --members, laplace --loss likelihood"""
     epochs: int = 100
     "most passes over the training sites; training stops earlier when validation sites stop improving"
+    patience: int = 25
+    "epochs without a better validation loss after which training stops"
+    batch_size: int = 32
+    "sites in a step, about"
+    members: int = 1
+    "independently trained networks"
     width: int = 64
     "units of a hidden layer"
     depth: int = 2
     "number of hidden layers"
-    dropout: float = 0.2
-    "share of hidden units that are switched off"
-    learning_rate: float = 3e-3
-    "largest step size of AdamW"
+    activation: Literal["relu", "leaky_relu", "silu", "tanh"] = "silu"
+    "of hidden units"
     norm: Literal["none", "batch", "layer"] = "none"
     "normalisation of hidden layers"
+    dropout: float = 0.2
+    "share of hidden units that are switched off"
+    learn_dropout: bool = False
+    "learn that share for every hidden layer, from --dropout on; for --loss likelihood and posterior"
+    learning_rate: float = 3e-3
+    "largest step size of AdamW"
+    schedule: Literal["cosine", "exponential", "constant"] = "cosine"
+    "how the step size falls after its peak"
+    gradient: Literal["plain", "gauss_newton"] = "plain"
+    "gauss_newton: preconditioned by what carbon tells of the parameters at each site"
     embedding: int = 0
     "learned numbers per category; 0: one column per category"
-    loss: Literal["likelihood", "posterior", "smooth_l1", "log_smooth_l1"] = "likelihood"
-    "what training minimises: the sampler's likelihood, that and its prior, or smooth L1 as published"
+    loss: Literal["likelihood", "posterior", "smooth_l1", "log_smooth_l1", "elbo", "simulation"] = "likelihood"
+    """what training minimises: the sampler's likelihood, that and its prior, or smooth L1 as published; elbo and
+    simulation train a network that answers a distribution of the parameters"""
+    profile: bool = False
+    "the network also reads forcing and measured profile of a site; for --loss elbo, and needed for simulation"
     parameters: Literal["4", "5", "16", "all"] = "all"
     "free parameters, as in the published experiments; the others are held at CLM5's values"
     missing: Literal["refuse", "impute"] = "refuse"
@@ -61,27 +84,15 @@ class Network:
     "parts of a split by bands, folds or climates"
     fold: int = 0
     "which of them is the test set, from 0"
+    sites_in_memory: int = 0
+    "training sites held in memory at a time, for site files larger than memory; 0: all"
 
     def config(self, options):
         """As `binn.Config`."""
         from binn import Config
 
-        return Config(
-            model=options,
-            epochs=self.epochs,
-            width=self.width,
-            depth=self.depth,
-            dropout=self.dropout,
-            learning_rate=self.learning_rate,
-            norm=self.norm,
-            embedding=self.embedding,
-            loss=self.loss,
-            parameters=self.parameters,
-            missing=self.missing,
-            split=self.split,
-            folds=self.folds,
-            fold=self.fold,
-        )
+        chosen = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "method"}
+        return Config(model=options, **chosen)
 
 
 @Parameter(name="*", group="Sampler")
@@ -106,6 +117,9 @@ class Sampler:
 
 
 Out = Annotated[Path, Parameter(name=["--out", "-o"], help="new folder or file to write; never overwritten")]
+Draws = Annotated[
+    int, Parameter(help="draws of the network's posterior at every site; an ensemble has its members instead")
+]
 Seed = Annotated[int, Parameter(help="seed of every random choice")]
 SitesFile = Annotated[Path, Parameter(help="site file, netCDF or Zarr")]
 

@@ -8,9 +8,23 @@ from cyclopts import Parameter
 from comparisons.cli_options import Out, Seed, SitesFile, open_hint, refuse_existing, say
 from comparisons.launch import Launch
 
+TRUTHS = {
+    "functions": "known functions of covariates",
+    "proda": "draws like PRODA's parameters",
+    "prior": "uniform draws, which no covariate tells",
+}
+BASELINES = """NSE and bias of ln SOC, and median distance (km) to the nearest training site, on the run's own split:
+  binn                    the trained network, without dropout
+  network without column  covariates and depth to ln SOC, as wide, deep and long trained
+  ridge                   ridge regression of ln SOC on covariates and depth
+  constant                one fitted parameter vector for all sites, through the column
+  defaults                CLM5's parameters at all sites, nothing fitted"""
+
 
 def recover(
-    sites: Annotated[Path | None, Parameter(help="site file; without it, virtual sites are made")] = None,
+    sites: Annotated[
+        Path | None, Parameter(help="site file, whose carbon is replaced; without it, virtual sites are made")
+    ] = None,
     *,
     out: Out,
     truth: Annotated[
@@ -25,17 +39,25 @@ def recover(
     n: Annotated[int, Parameter(help="virtual sites to make, where no site file is given")] = 1000,
     terms: Annotated[int, Parameter(help="terms of a known function, 1 to 5")] = 3,
     of: Annotated[
-        list[str] | None, Parameter(help="covariates that known functions are made of; default all, once per name")
+        list[str] | None,
+        Parameter(
+            help="numeric covariate that known functions are made of; give it again for more. Default: all", negative=""
+        ),
     ] = None,
     covariates: Annotated[
-        list[str] | None, Parameter(help="covariates that the network may see; default all, once per name")
+        list[str] | None,
+        Parameter(help="covariate that the network may see; give it again for more. Default: all", negative=""),
     ] = None,
-    width: Annotated[int | None, Parameter(help="units of a hidden layer")] = None,
-    dropout: Annotated[float | None, Parameter(help="share of hidden units switched off; 0 has no intervals")] = None,
-    epochs: Annotated[int | None, Parameter(help="most passes over the training sites")] = None,
+    width: Annotated[int, Parameter(help="units of a hidden layer")] = 64,
+    dropout: Annotated[float, Parameter(help="share of hidden units switched off; 0 has no intervals")] = 0.05,
+    epochs: Annotated[int, Parameter(help="most passes over the training sites")] = 300,
+    gradient: Annotated[
+        Literal["gauss_newton", "plain"], Parameter(help="preconditioned by what carbon tells at each site, or not")
+    ] = "gauss_newton",
     draws: Annotated[int, Parameter(help="Monte Carlo dropout draws of the intervals")] = 200,
     beside: Annotated[
-        list[Path] | None, Parameter(help="folder of an earlier experiment to show beside, once per folder")
+        list[Path] | None,
+        Parameter(help="folder of an earlier experiment to show beside this one; give it again for more", negative=""),
     ] = None,
     resume: Annotated[bool, Parameter(help="take up an interrupted experiment in --out")] = False,
     seed: Seed = 0,
@@ -52,9 +74,7 @@ def recover(
     shown = dict(read_pairs(folder) for folder in beside or [])
     bounds = "proda" if truth == "proda" else "binn"  # PRODA's parameters lie in PRODA's box
     options = clm5.ModelOptions(bounds=bounds, sigma=binn.recovery_config(noise).model.sigma)
-    changes = {
-        name: value for name, value in (("width", width), ("dropout", dropout), ("epochs", epochs)) if value is not None
-    }
+    changes = {"width": width, "dropout": dropout, "epochs": epochs, "gradient": gradient}
     config = binn.recovery_config(noise, model=options, parameters=parameters, folds=folds, **changes)
     data = clm5.sites.virtual(n, seed=seed, bounds=bounds) if sites is None else clm5.sites.open(sites)
     seen = None if covariates is None else tuple(covariates)
@@ -62,16 +82,20 @@ def recover(
         data, config, truth, noise, covariates=seen, terms=terms, of=None if of is None else tuple(of), seed=seed,
         out=out, resume=resume, draws=draws,
     )  # fmt: skip
-    few = "" if seen is None else f", {len(seen)} covariates seen"
-    kind = f"functions of {terms}" if truth == "functions" else truth
+    few = "" if seen is None else f", {len(seen)} covariate{'s' * (len(seen) > 1)} seen"
+    kind = f"known functions of {terms} terms" if truth == "functions" else TRUTHS[truth]
     told = {
         "experiment": f"{kind}, {parameters} free, noise {100 * noise:.0f} %{few}",
-        "sites": f"{data.sizes['site']}, {'virtual' if sites is None else sites}",
-        "truth": truth,
-        "noise": f"{noise:g}",
+        "sites": f"{data.sizes['site']}, {'virtual' if sites is None else f'{sites}, carbon replaced'}",
+        "truth": TRUTHS[truth],
+        "noise": f"{noise:g}, sd on ln SOC",
         "free parameters": ", ".join(config.parameters),
-        "folds": f"{folds}, {config.split}",
-        "functions": f"{terms} terms, of {'all numeric covariates' if of is None else ', '.join(of)}",
+        "folds": f"{folds}, of whole 2° blocks ({config.split})",
+        **(
+            {"functions": f"{terms} terms, of {'all numeric covariates' if of is None else ', '.join(of)}"}
+            if truth == "functions"
+            else {}
+        ),
         "covariates seen": "all" if seen is None else ", ".join(seen),
         "seed": str(seed),
         "training": f"{found.wall_time:.0f} s in all, {config.epochs} epochs at most, dropout {config.dropout:g}",
@@ -98,7 +122,10 @@ def baselines(
     from clm5._atomic import write_atomically
 
     table = binn.baselines(binn.load(run), clm5.sites.open(sites), seed=seed)
-    say(table.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
+    say(BASELINES)
+    shown = table.assign(distance=table.distance.map("{:.0f}".format)).replace({"distance": {"nan": "-"}})
+    shown = shown.rename(columns={"nse": "NSE", "distance": "km"})
+    say(shown.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
     for sentence in binn.not_beaten(table):
         say(f"{sentence[0].upper()}{sentence[1:]}.")
     if out is not None:

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from comparisons.cli_options import Out, Seed, SitesFile, open_hint, refuse_existing, say
 from comparisons.launch import Launch
 
+WIDE = 0.1  # of the interval of the largest index, above which more samples are advised
 RunFolder = Annotated[Path, Parameter(help="folder of a finished `binn train`")]
 
 
@@ -31,15 +32,17 @@ def explain(
     (launch or Launch()).start()
     import binn
     import clm5
-    from comparisons.understanding import write_explanation
+    from comparisons.understanding import few_sites, write_explanation
 
     members = None if groups is None else _groups(groups)
     trained, data = binn.load(run), clm5.sites.open(sites, observations=True)
     importance = binn.permutation_importance(trained, data, members, repeats, seed=seed, label=label)
-    say(
-        f"importance over {importance.attrs['sites']} sites ({label}); most: "
-        + ", ".join(f"{name} {drop:.2f}" for name, drop in importance.nse_drop.head(3).items())
-    )
+    most = ", ".join(f"{name} ({drop:.2f})" for name, drop in importance.nse_drop.head(3).items())
+    judged = importance.attrs["sites"]
+    nse = importance.attrs["nse"]
+    say(f"NSE of ln SOC is {nse:.2f} at {judged} sites ({label}); it falls most by shuffling {most}")
+    if (few := few_sites(importance)) is not None:
+        say(few)
     dependence = binn.partial_dependence(trained, data, points=points, stock_depth=1.0)
     open_hint(write_explanation(importance, dependence, out))
 
@@ -81,9 +84,14 @@ def sensitivity(
     scales = ("ln", "raw") if raw else ("ln",)
     result = clm5.sobol(data, options, parameters, samples, scales=scales, seed=seed, progress=progress)
     write_sensitivity(result, out)
-    most = result.mean_first_order.sel(scale="ln").sel(depth=1.0).to_series().sort_values(ascending=False).head(4)
-    say("first order, ln of the stock 0-100 cm: " + ", ".join(f"{name} {value:.3f}" for name, value in most.items()))
-    say(f"indices: {out / 'sobol.csv'}")
+    one = result.sel(scale="ln", depth=1.0)
+    most = one.mean_first_order.to_series().sort_values(ascending=False).head(4)
+    width = one.mean_first_order_ci.to_series()
+    told = ", ".join(f"{name} {value:.2f} ± {width[name]:.2f}" for name, value in most.items())
+    say(f"share of the variance of ln stock 0-100 cm by one parameter alone, mean over sites (95 %): {told}")
+    if width[most.index[0]] > WIDE:
+        say(f"intervals are wide with {samples} samples: give --samples {4 * samples} to halve them")
+    say(f"indices: {out / 'sobol.csv'}; figure: {out / 'sobol_ln.png'}")
 
 
 def _groups(path: Path) -> dict[str, list[str]]:

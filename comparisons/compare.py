@@ -12,8 +12,9 @@ import xarray as xr
 from clm5._atomic import write_atomically
 from clm5.parameters import NAMES, PARAMETERS
 from comparisons import calibration, convergence, correlation, information, skill
-from comparisons.cautions import find_cautions, refuse_different_bounds
+from comparisons.cautions import find_cautions, refuse_different_bounds, refuse_too_few_draws
 from comparisons.measures import Labelled, measure_kind
+from comparisons.methods import reads_profile
 from comparisons.reading import FORCED, WAYS, Way, common_sites, read
 
 GAIN = 0.1  # a way claims to have learned about a parameter when its spread is on average 10 % below the prior's,
@@ -36,11 +37,13 @@ def compare(network: xr.DataTree, sampler: xr.DataTree, sites: xr.Dataset, *, se
         `network_` and `sampler_`.
 
     Raises:
-        ValueError: no common sites; different bounds; a file without what docs/architecture.md says it holds.
+        ValueError: no common sites; different bounds; fewer than 4 draws per site; a file without what
+            docs/architecture.md says it holds.
     """
     ids = common_sites(network, sampler, sites)
     refuse_different_bounds(network.attrs, sampler.attrs)
     ways = {"network": read(network, "network", ids), "sampler": read(sampler, "sampler", ids)}
+    refuse_too_few_draws(ways)
     if ways["network"].processes != ways["sampler"].processes:
         raise ValueError(f"different processes: {ways['network'].processes} and {ways['sampler'].processes}")
     here = sites.isel(site=[[str(i) for i in sites.site.values].index(i) for i in ids])
@@ -167,7 +170,7 @@ def _soil_carbon(out: Labelled, ways: dict[str, Way]) -> None:
             scores[w, s] = [scored[metric] for metric in skill.METRICS]
             share[w, s], error[w, s], _ = calibration.coverage(held[:, mask], calibration.LEVELS, axis=(1, 2))
             if mask.any():
-                standing[w, s] = _standing(name, subset, split is not None)
+                standing[w, s] = _standing(way, subset, split is not None)
     three = ("way", "subset")
     out.add("soc_sites", ("subset",), np.array([masks[s].sum() for s in SUBSETS]), "sites; test: new ones among them")
     out.add("soc_skill", (*three, "metric"), scores, "skill of the posterior-median SOC at horizons, natural log")
@@ -176,9 +179,11 @@ def _soil_carbon(out: Labelled, ways: dict[str, Way]) -> None:
     out.add("soc_standing", three, standing, "whether this way had seen the observations it is scored on")
 
 
-def _standing(name: str, subset: str, known: bool) -> str:
-    if name == "sampler":
+def _standing(way: Way, subset: str, known: bool) -> str:
+    if way.name == "sampler":
         return "in sample"  # each chain is fitted to the very profile it is scored on
+    if reads_profile(way.attrs):
+        return "given the profile"
     if not known:
         return "unknown (no split in the file)"
     return {"test": "held out", "validation": "used to stop training", "train": "in sample", "all": "mixed"}[subset]
@@ -195,14 +200,14 @@ def _convergence(out: Labelled, ways: dict[str, Way]) -> None:
     for w, name in enumerate(WAYS):
         way = ways[name]
         between[w] = information.between_share(way.unit)
-        if not way.is_dropout:
+        if not way.independent:
             found = way.diagnostics or convergence.diagnose(way.unit)
             rhat[w], ess[w], tail[w] = found["rhat"], found["ess_bulk"], found["ess_tail"]
         if way.diverging is not None:
             diverging[w] = way.diverging.mean((0, 1))
-    out.add("rhat", two, rhat, "rank-normalised split R-hat; missing where chains are trained members")
-    out.add("ess_bulk", two, ess, "bulk effective sample size; missing where chains are trained members")
-    out.add("ess_tail", two, tail, "tail effective sample size; missing where chains are trained members")
+    out.add("rhat", two, rhat, "rank-normalised split R-hat; missing where draws are independent")
+    out.add("ess_bulk", two, ess, "bulk effective sample size; missing where draws are independent")
+    out.add("ess_tail", two, tail, "tail effective sample size; missing where draws are independent")
     out.add("between_chain_share", two, between, "share of the posterior variance that lies between chains (members)")
     out.add("diverging", ("way", "site"), diverging, "share of divergent transitions")
 
@@ -224,7 +229,7 @@ def _cost(out: Labelled, ways: dict[str, Way]) -> None:
     out.add("ess_per_second", ("way",), rate, text, "s-1")
     deepest = np.array([_share_at_most(ways[name]) for name in WAYS])
     out.add("max_tree_depth_share", ("way",), deepest, "share of draws whose trajectory was cut at the largest tree")
-    out.add("n_draws", ("way",), np.array([ways[w].unit.shape[0] * ways[w].unit.shape[1] for w in WAYS]), "draws")
+    out.add("n_draws", ("way",), np.array([ways[w].n_draws for w in WAYS]), "draws")
     out.add("n_chains", ("way",), np.array([ways[w].unit.shape[0] for w in WAYS]), "chains, or trained members")
 
 

@@ -48,8 +48,8 @@ def kl_from_prior(posterior: np.ndarray, prior: np.ndarray, *, n_prior: float = 
 def between_share(draws: np.ndarray) -> np.ndarray:
     """Share of the variance that lies between chains rather than within them, (chain, draw, *batch) → (*batch).
 
-    For MC dropout a chain is an independently trained member: the share says how much of the spread comes from
-    training again rather than from dropout. NaN for a single chain or no variance.
+    Where a chain is an independently trained member, the share says how much of the spread comes from training again
+    rather than from dropout or another method's own draws. NaN for a single chain or no variance.
     """
     if draws.shape[0] < 2:
         return np.full(draws.shape[2:], np.nan)

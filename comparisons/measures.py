@@ -66,7 +66,8 @@ def measure_kind(out: Labelled, kind: str, ways: dict[str, Way], truth: np.ndarr
         apart[name] = blank(overlap.wasserstein_of(first, last) * widths)
         prior_overlap[name] = blank(overlap.overlap_of(smoothed[name], prior_smooth))
         prior_distance[name] = blank(overlap.wasserstein_of(cells[name], prior["masses"]) * widths)
-        gain[name] = blank(information.sd_reduction(_flat(x).std(0, dtype=float), prior["sd"]))
+        # unbiased variance: of few draws the other is too small, and would pass for learning
+        gain[name] = blank(information.sd_reduction(_flat(x).std(0, dtype=float, ddof=1), prior["sd"]))
         divergence[name] = blank(
             information.kl_from_prior(_closer(cells[name], x.shape[0] * x.shape[1]), prior_close, n_prior=prior["n"])
         )
@@ -122,7 +123,7 @@ def _variation(draws: np.ndarray, prior: dict) -> np.ndarray:
     """
     chains = draws.mean(1, dtype=float)  # (chain, site, ·)
     m, n = draws.shape[:2]
-    noise = chains.var(0, ddof=1) / m if m > 1 else draws[0].var(0, dtype=float) / n
+    noise = chains.var(0, ddof=1) / m if m > 1 else draws[0].var(0, dtype=float, ddof=1) / n
     variance = np.where(prior["sd"] > 0, prior["sd"], np.nan) ** 2 * np.ones_like(noise)
     moved = chains.mean(0) - prior["mean"]
     known = np.isfinite(variance)

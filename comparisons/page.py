@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from comparisons import captions, verdict
+from comparisons import captions, methods, verdict
 from comparisons.cautions import unmixed
 from comparisons.compare import cautions_of, claims
-from comparisons.reading import DROPOUT, UNSEEN, WAYS
+from comparisons.formats import count, duration, percent, significant, three, two
+from comparisons.reading import UNSEEN, WAYS
 from comparisons.style import CSS
 
 OPTIONS = ("method", "bounds", "rules", "operator", "error", "sigma", "seed", "sites_fingerprint")
@@ -46,10 +47,11 @@ def write_page(
     parts.append(_section("How far they agree", _agreement(result, tables, images)))
     if "calibration_parameters" in tables:
         parts.append(_section("Is either right? The known truth", _calibration(tables, images)))
-    parts.append(_section("Soil carbon", _soil_carbon(tables, images)))
+    parts.append(_section("Soil carbon", _soil_carbon(result, tables, images)))
     parts.append(_section("What it cost", _cost(result, tables["cost"])))
     parts.append(_section("Site by site", _sites(images, chosen)))
-    parts.append(_section("Limits", _list(captions.LIMITS)))
+    limit = methods.words(methods.attributes(result)).limit
+    parts.append(_section("Limits", _list([*captions.LIMITS[:2], limit, *captions.LIMITS[2:]])))
     parts.append(_section("Files", f"<p>{captions.FILES}</p>"))
     body = "\n".join(part for part in parts if part)
     return (
@@ -63,11 +65,12 @@ def write_page(
 def _chains(result: xr.Dataset) -> str:
     text = [f"<p><b>Sampler.</b> {escape(verdict.chains_sentence(result))}</p>"]
     share = result.between_chain_share.sel(way="network")
-    members = int(result.n_chains.sel(way="network"))
-    if str(result.attrs.get("network_method")) == DROPOUT:
-        sentence = captions.MEMBERS.format(members=members)
+    attrs = methods.attributes(result)
+    if methods.independent(attrs):
+        sentence = methods.describe(attrs, int(result.n_chains.sel(way="network")))
         if share.notnull().any():
-            sentence += f" Here {percent(float(share.mean()))} of the spread lies between members, the rest is dropout."
+            rest = methods.words(attrs).within
+            sentence += f" Here {percent(float(share.mean()))} of the spread lies between members, the rest is {rest}."
         text.append(f"<p><b>Network.</b> {escape(sentence)}</p>")
     return "".join(text)
 
@@ -77,9 +80,7 @@ def _options(result: xr.Dataset, sites: xr.Dataset | None) -> str:
         return [_short(key, result.attrs.get(f"{way}_{key}", "–")) for way in WAYS]
 
     rows = [[key.replace("_", " "), *of(key)] for key in OPTIONS]
-    counts = [
-        f"{int(result.n_draws.sel(way=w))} from {int(result.n_chains.sel(way=w))} chains or members" for w in WAYS
-    ]
+    counts = [_drawn(result, way) for way in WAYS]
     rows.append(["draws per site", *counts])
     keys = dict.fromkeys(
         key.removeprefix(f"{way}_") for way in WAYS for key in map(str, result.attrs) if key.startswith(f"{way}_")
@@ -96,6 +97,15 @@ def _options(result: xr.Dataset, sites: xr.Dataset | None) -> str:
     )
 
 
+def _drawn(result: xr.Dataset, way: str) -> str:
+    """How many draws, of what."""
+    draws, chains = (int(result[name].sel(way=way)) for name in ("n_draws", "n_chains"))
+    attrs = methods.attributes(result, way)
+    if not methods.independent(attrs):
+        return f"{draws} from {chains} chain{'s' * (chains > 1)}"
+    return f"{draws} {methods.words(attrs).draws}" + f" from {chains} networks" * (chains > 1)
+
+
 def _agreement(result: xr.Dataset, tables, images) -> str:
     averages = tables["averages"].copy()
     both = int(claims(result).all("way").sum())
@@ -104,10 +114,10 @@ def _agreement(result: xr.Dataset, tables, images) -> str:
     short = pd.DataFrame(
         {
             "mean over": averages["average_over"],
-            "Pearson r": averages["pearson"].map(_two),
+            "Pearson r": averages["pearson"].map(two),
             "95 % interval": _interval(averages, "pearson"),
-            "Spearman r": averages["spearman"].map(_two),
-            "Pearson r of the prior": averages["pearson_prior_vs_sampler"].map(_two),
+            "Spearman r": averages["spearman"].map(two),
+            "Pearson r of the prior": averages["pearson_prior_vs_sampler"].map(two),
         }
     )
     out.append(table(short))
@@ -129,25 +139,25 @@ def _agreement_table(full: pd.DataFrame, kind: str, n_held_out: int) -> pd.DataF
     columns: dict[str, Sequence] = {kind: full[kind], "in short": full["status"]}
     for way in WAYS:
         columns[f"narrower than the prior, {way}"] = full[f"narrower_{way}"].map(percent)
-        columns[f"means vary, {way}"] = full[f"mean_variation_{way}"].map(_two)
-    columns |= {"r": full["pearson"].map(_two), "95 % interval": _interval(full, "pearson")}
+        columns[f"means vary, {way}"] = full[f"mean_variation_{way}"].map(two)
+    columns |= {"r": full["pearson"].map(two), "95 % interval": _interval(full, "pearson")}
     if kind == "process":
-        columns["r of the prior"] = full["pearson_prior_vs_sampler"].map(_two)
+        columns["r of the prior"] = full["pearson_prior_vs_sampler"].map(two)
     columns |= {
-        "overlap skill": full["overlap_skill"].map(_two),
-        "overlap": full["overlap"].map(_two),
-        "floor: prior": full["overlap_floor_prior_vs_sampler"].map(_two),
-        "best: itself": full["overlap_best_sampler_halves"].map(_two),
-        "distance": full["wasserstein"].map(_three),
-        "best distance": full["wasserstein_best_sampler_halves"].map(_three),
-        "prior's distance": full["wasserstein_prior_vs_sampler"].map(_three),
-        "Spearman": full["spearman"].map(_two),
+        "overlap skill": full["overlap_skill"].map(two),
+        "overlap": full["overlap"].map(two),
+        "floor: prior": full["overlap_floor_prior_vs_sampler"].map(two),
+        "best: itself": full["overlap_best_sampler_halves"].map(two),
+        "distance": full["wasserstein"].map(three),
+        "best distance": full["wasserstein_best_sampler_halves"].map(three),
+        "prior's distance": full["wasserstein_prior_vs_sampler"].map(three),
+        "Spearman": full["spearman"].map(two),
     }
     if np.isfinite(full["pearson_held_out"]).any():
-        columns[f"r, held-out sites (n = {n_held_out})"] = full["pearson_held_out"].map(_two)
-    columns["|r|, shuffled"] = full["pearson_shuffled_95"].map(_two)
+        columns[f"r, held-out sites (n = {n_held_out})"] = full["pearson_held_out"].map(two)
+    columns["|r|, shuffled"] = full["pearson_shuffled_95"].map(two)
     for way in WAYS:
-        columns[f"bits, {way}"] = full[f"kl_bits_{way}"].map(_two)
+        columns[f"bits, {way}"] = full[f"kl_bits_{way}"].map(two)
     return pd.DataFrame(columns)
 
 
@@ -168,22 +178,23 @@ def _calibration(tables, images) -> str:
                 for c, e in zip(full[column], error, strict=True)
             ]
         short["width 90 %, of prior"] = full["width_90%_over_prior"].map(percent)
-        short["RMSE of the mean"] = full["rmse"].map(_two)
+        short["RMSE of the mean"] = full["rmse"].map(two)
         short["learned, on known truth"] = full["learned_on_known_truth"].replace("", "–")
-        short["r with truth"] = full["r_with_truth"].map(_two)
+        short["r with truth"] = full["r_with_truth"].map(two)
         out.append(f"<details{' open' if kind == 'parameter' else ''}><summary>Coverage per {kind}</summary>")
         out.append(table(short) + "</details>")
     return "".join(out) + figure(images, "calibration")
 
 
-def _soil_carbon(tables, images) -> str:
+def _soil_carbon(result: xr.Dataset, tables, images) -> str:
     full = tables["soc_skill"]
     short = full[["sites", "n_sites", "way", "scored", "horizons"]].rename(columns={"n_sites": "number of sites"})
     for name, label in (("nse", "NSE"), ("rmse", "RMSE of ln"), ("bias", "bias of ln")):
-        short[label] = full[name].map(_two)
+        short[label] = full[name].map(two)
     for column in full.columns[full.columns.str.startswith("coverage_")]:
         short[f"{column.removeprefix('coverage_')[:-1]} % holds"] = full[column].map(percent)
-    return f"<p>{captions.SOC}</p>" + table(short) + figure(images, "soc_profiles")
+    given = captions.SOC_PROFILE if methods.reads_profile(methods.attributes(result)) else ""
+    return f"<p>{captions.SOC}{given}</p>" + table(short) + figure(images, "soc_profiles")
 
 
 def _cost(result: xr.Dataset, costs: pd.DataFrame) -> str:
@@ -197,7 +208,7 @@ def _cost(result: xr.Dataset, costs: pd.DataFrame) -> str:
         ("n_solves_per_site", "model solves per site", count),
         ("n_gradients_per_site", "model gradients per site", count),
         ("n_solves_of_draws", "columns solved to carry draws to carbon", count),
-        ("ess_per_second", "effective draws per second of a site, slowest parameter", _significant),
+        ("ess_per_second", "effective draws per second of a site, slowest parameter", significant),
         ("max_tree_depth_share", "draws at the largest tree depth", percent),
     ):
         first, second = (float(value) for value in costs[name])
@@ -249,41 +260,9 @@ def figure(images: Mapping[str, str], name: str, *, wide: bool = False) -> str:
     return f'<figure><div class="scroll">{picture}</div><figcaption>{caption}</figcaption></figure>'
 
 
-def duration(seconds: float) -> str:
-    """Seconds in words that fit their size."""
-    if not np.isfinite(seconds):
-        return "–"
-    for limit, size, unit in ((120, 1, "s"), (7200, 60, "min"), (172800, 3600, "h")):
-        if seconds < limit:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds / 86400:.3g} days"
-
-
-def count(number: float) -> str:
-    """A whole number with thin spaces between thousands."""
-    return f"{number:,.0f}".replace(",", "\u202f") if np.isfinite(number) else "–"
-
-
-def _significant(value: float) -> str:
-    return f"{value:.3g}" if np.isfinite(value) else "–"
-
-
-def percent(share: float) -> str:
-    """A share as a whole percentage."""
-    return f"{round(100 * share) + 0:d} %" if np.isfinite(share) else "–"
-
-
-def _two(value: float) -> str:
-    return f"{round(value, 2) + 0.0:.2f}" if np.isfinite(value) else "–"
-
-
-def _three(value: float) -> str:
-    return f"{value:.3f}" if np.isfinite(value) else "–"
-
-
 def _interval(frame: pd.DataFrame, name: str) -> list[str]:
     pairs = zip(frame[f"{name}_lower"], frame[f"{name}_upper"], strict=True)
-    return [f"{_two(a)} to {_two(b)}" if np.isfinite(a) else "–" for a, b in pairs]
+    return [f"{two(a)} to {two(b)}" if np.isfinite(a) else "–" for a, b in pairs]
 
 
 def _short(key: str, value: object) -> str:

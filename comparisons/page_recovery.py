@@ -22,8 +22,20 @@ CAPTIONS = {
     "true_against_found": "Truth and answer in the unit cube, a point per test site over all folds. Dashed: equality. "
     "Dotted: the mean of the truth, whose R² is 0.",
     "skill_against_parameters": "A point per fold. Experiments side by side at one skill for carbon and at different "
-    "heights are networks whose carbon is equally good and whose parameters are not. Hollow: below −1.",
+    "heights are networks whose carbon is equally good and "
+    "whose parameters are not; binn recover --beside FOLDER adds one. Hollow: below −1.",
 }
+READING = (
+    "<b>How to read the table.</b> All numbers are over the test sites of all folds, in the unit cube. <b>r</b>: "
+    "correlation of truth and answer. <b>r2</b>: 1 for a perfect answer, 0 for the mean of the truth at every site, "
+    "below 0 for worse. <b>bias</b>: mean of answer − truth. <b>slope</b>: of answer against truth, 1 if right, near 0 "
+    "where the answer keeps to the middle. <b>coverage 90</b>: share of sites whose 90 % interval holds it: "
+    "0.90 if intervals are right, less if they are too narrow. <b>truth sd</b>, <b>found sd</b>: spread over sites."
+)
+SKILL = (
+    "The network without dropout on soil carbon, per fold: <b>nse</b> and <b>bias</b> (mean error) of ln SOC over the "
+    "horizons, and the median <b>distance</b> to the nearest training site in km."
+)
 LIMITS = (
     "The truth is made by the same column that is trained through: a real soil differs from it, and recovery there is "
     "worse.",
@@ -74,15 +86,17 @@ def read_pairs(folder: Path) -> tuple[str, pd.DataFrame]:
 
 
 def headline(recovery: Recovery) -> str:
-    """What came back and what did not, in two sentences."""
+    """What came back and what did not, and whether intervals hold what they promise."""
     r2 = recovery.summary.set_index("parameter").r2
     found = [str(name) for name in r2.index[r2 >= figures_recovery.FOUND]]
     lost = [str(name) for name in r2.index[~(r2 > figures_recovery.LOST)]]
     nse = recovery.pairs().nse
+    held = float(recovery.summary.coverage_90.mean())
+    spread = "" if held != held else f" Intervals that promise 90 % hold the truth at {100 * held:.0f} % of the sites."
     return (
         f"Mean R² of {len(r2)} free parameters at sites held out: {_number(recovery.r2)}; the carbon there is met with "
         f"an NSE of {_number(nse.min(), 3)} to {_number(nse.max(), 3)} over {len(nse)} folds. R² of 0.5 or more: "
-        f"{', '.join(found) or 'none'}. No better than the mean of the truth: {', '.join(lost) or 'none'}."
+        f"{', '.join(found) or 'none'}. No better than the mean of the truth: {', '.join(lost) or 'none'}.{spread}"
     )
 
 
@@ -93,8 +107,10 @@ def _page(recovery: Recovery, told: Mapping[str, str], images: Mapping[str, str]
         "<h1>Do known parameters come back?</h1>",
         f'<p class="verdict">{escape(headline(recovery))}</p>',
         _section("What was asked", _table(pd.DataFrame(list(told.items()), columns=["", "choice"]))),
-        _section("Parameter by parameter", _table(summary) + _figure(images, "true_against_found")),
-        _section("Carbon does not tell", _figure(images, "skill_against_parameters") + _table(skill)),
+        _section("Parameter by parameter",
+                 f"<p>{READING}</p>" + _table(summary) + _figure(images, "true_against_found")),
+        _section("Skill for carbon beside skill for parameters",
+                 _figure(images, "skill_against_parameters") + f"<p>{SKILL}</p>" + _table(skill)),
         _section("Limits", "<ul>" + "".join(f"<li>{escape(text)}</li>" for text in LIMITS) + "</ul>"),
         _section("Files", "<p>parameters.csv (per fold), summary.csv (all folds), skill.csv (soil carbon), sites.csv "
                  "(truth and answer of every test site); fold-k/ holds the run of a fold.</p>"),

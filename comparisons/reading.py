@@ -8,11 +8,11 @@ import xarray as xr
 
 from clm5.parameters import NAMES
 from clm5.six_processes import PROCESSES
+from comparisons import methods
 
 WAYS = ("network", "sampler")
 FORCED = "carbon_input"  # plant carbon input: the same forcing in both ways
 UNSEEN = ("test", "new")  # labels of sites that neither trained nor stopped the network
-DROPOUT = "mc_dropout"  # the method whose chains are trained members, so that R-hat does not apply
 
 DIAGNOSTICS = ("rhat", "ess_bulk", "ess_tail")
 
@@ -51,9 +51,14 @@ class Way:
     truth: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
-    def is_dropout(self) -> bool:
-        """Whether a chain is a trained member and a draw a dropout mask."""
-        return str(self.attrs.get("method", "")) == DROPOUT
+    def independent(self) -> bool:
+        """Whether draws are independent, and chains, if there are several, trained members."""
+        return methods.independent(self.attrs)
+
+    @property
+    def n_draws(self) -> int:
+        """Draws per site, over all chains."""
+        return self.unit.shape[0] * self.unit.shape[1]
 
     @property
     def held_out(self) -> np.ndarray:

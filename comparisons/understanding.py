@@ -16,11 +16,14 @@ from comparisons import figures_understanding as figures
 from comparisons.style import CSS
 
 DPI = 120
+FEW_SITES = 50  # below, importance is noisy
 CAPTIONS = {
     "importance": "Left: by how much NSE of ln SOC falls when the covariates of a group are shuffled over the sites, "
-    "together. Right: how far that moves each parameter on the unit cube. Groups that carry the same information stand "
-    "in for each other, so that each looks unimportant.",
-    "dependence": "The parameter that each covariate moves most, the largest effect first. Line: mean of the network's "
+    "together; lines: ± one sd of the permutations, which does not hold the chance of which sites were judged. Where "
+    "the line reaches 0, or below, nothing is shown to matter. Right: how far that moves each parameter on the unit "
+    "cube. Groups that carry the same information stand in for each other, so that each looks unimportant.",
+    "dependence": "The parameter that each covariate moves most, the largest effect first, at most twelve of them; all "
+    "are in dependence.csv. Line: mean of the network's "
     "answers with the covariate set to one value at all sites. Orange: the middle 80 % of the sites' own curves, each "
     "moved up or down to one common mean; grey: of the curves as they are.",
     "dependence_of_stock": "The simulated stock when the parameters follow the covariate and the forcing stays: mean "
@@ -56,6 +59,15 @@ def write_explanation(importance: pd.DataFrame, dependence: xr.Dataset, out: str
         (work / "index.html").write_text(_page(importance, dependence, images), encoding="utf-8")
 
     return _new(out, write) / "index.html"
+
+
+def few_sites(importance: pd.DataFrame) -> str | None:
+    """A sentence where importance was judged by few sites, and None where not."""
+    sites, label = importance.attrs["sites"], importance.attrs["label"]
+    if sites >= FEW_SITES:
+        return None
+    more = "" if label == "all" else " --label all judges every site, those of the training too."
+    return f"Only {sites} sites were judged: the order of the groups is mostly chance.{more}"
 
 
 def write_sensitivity(result: xr.Dataset, out: str | os.PathLike) -> Path:
@@ -107,11 +119,13 @@ def _save(figure: Figure, path: Path) -> str:
 
 def _page(importance: pd.DataFrame, dependence: xr.Dataset, images: dict[str, str]) -> str:
     attrs = importance.attrs
-    first = ", ".join(escape(str(name)) for name in importance.index[:3])
+    first = ", ".join(f"{escape(str(name))} (by {drop:.2f})" for name, drop in importance.nse_drop.head(3).items())
+    few = "" if (told := few_sites(importance)) is None else f'<p class="caution">{told}</p>'
     parts = [
         "<h1>What the network reads</h1>",
-        f'<p class="verdict">Shuffled over {attrs["sites"]} sites ({escape(attrs["label"])}), {first} cost most skill: '
-        f"NSE of ln SOC is {attrs['nse']:.2f} untouched.</p>",
+        f'<p class="verdict">Shuffled over {attrs["sites"]} sites ({escape(attrs["label"])}), these cost most '
+        f"skill: {first}, of an NSE of ln SOC of {attrs['nse']:.2f} untouched.</p>",
+        few,
         f'<p class="small">{attrs["repeats"]} permutations, seed {attrs["seed"]}; partial dependence over '
         f"{dependence.attrs['sites']} sites, values between quantiles of {escape(dependence.attrs['grid_from'])}.</p>",
     ]
@@ -145,6 +159,9 @@ def _table(importance: pd.DataFrame) -> str:
             f"<tr><td>{escape(str(name))}</td><td>{row.covariates:.0f}</td><td>{row.nse_drop:.3f}{sd}</td>"
             f'<td>{row.change:.3f}</td><td class="words">{words}</td></tr>'
         )
-    head = "".join(f"<th>{word}</th>" for word in ("group", "covariates", "fall of NSE", "mean change", "moves most"))
+    head = "".join(
+        f"<th>{word}</th>"
+        for word in ("group", "covariates", "fall of NSE ± sd", "mean |change| of unit parameters", "moves most")
+    )
     body = "\n".join(rows)
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>'

@@ -7,7 +7,8 @@ from comparisons.cautions import converged
 from comparisons.compare import claims, learned
 from comparisons.convergence import ESS_LIMIT, ESS_STRICT, RHAT_LIMIT, RHAT_STRICT
 from comparisons.measures import ROOM
-from comparisons.reading import DROPOUT, FORCED, WAYS
+from comparisons.methods import attributes, words
+from comparisons.reading import FORCED, WAYS
 
 R_AGREE, SKILL_AGREE = 0.7, 0.5
 LARGELY, PARTLY = 0.8, 0.4  # share of the parameters that both claim, on which they agree
@@ -150,9 +151,10 @@ def chains_sentence(result: xr.Dataset) -> str:
 def thresholds(result: xr.Dataset) -> str:
     """What the words mean."""
     gain, varied = (float(result.attrs[f"{name}_threshold"]) for name in ("gain", "variation"))
+    untrained = words(attributes(result)).untrained
     means = (
-        " For the network it is no more than a claim: dropout draws are narrower than the prior even untrained."
-        if str(result.attrs.get("network_method")) == DROPOUT
+        f" For the network it is no more than a claim: {untrained} are narrower than the prior even untrained."
+        if untrained
         else ""
     )
     return (

@@ -124,6 +124,7 @@ def test_its_draws_are_a_posterior_file_of_their_own_kind(sites, simulation):
         binn.posterior(simulation, some, method="mc_dropout")
 
 
+@pytest.mark.slow
 def test_the_bound_is_a_bound_and_training_raises_it(sites):
     """The evidence of a site is the mean likelihood of prior draws; a trained bound lies below it, and not far."""
     config = binn.Config(

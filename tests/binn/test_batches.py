@@ -62,6 +62,7 @@ def test_parts_of_a_file_hold_the_sites_that_memory_would(sites, file):
     assert np.ptp(list(first)) > 200  # pages from all over the file lie in memory together
 
 
+@pytest.mark.slow
 def test_training_from_a_file_reads_in_parts_and_learns_as_well(sites, file, monkeypatch):
     lazy = clm5.sites.open(file, lazy=True)
     most = []
@@ -109,6 +110,7 @@ def test_a_file_with_a_fault_is_refused_a_block_at_a_time(sites, tmp_path):
         clm5.sites.check(twice, block=100)
 
 
+@pytest.mark.slow
 def test_two_devices_share_a_batch_and_train_to_the_same_numbers(file, tmp_path):
     """To rounding: sums are taken in another order. Both hold half of every batch."""
     runs = {}

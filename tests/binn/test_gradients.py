@@ -47,6 +47,7 @@ def test_the_gradient_is_that_of_the_likelihood_and_the_step_is_damped_gauss_new
         np.testing.assert_allclose(pulled[site], 10 * np.clip(step, -0.3, 0.3) / 12, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_preconditioned_training_finds_parameters_that_a_plain_gradient_leaves_where_they_were(sites):
     """On carbon that four known functions made, without noise, at the training sites of one land and network."""
     made = binn.synthetic(sites, "functions", terms=1, of=("npp", "clay"), seed=4)

@@ -1,6 +1,8 @@
 """End to end: what a user types makes the report; errors are one line; a broken chain goes on where it stopped."""
 
+import json
 import resource
+import shutil
 import subprocess
 import sys
 
@@ -9,6 +11,7 @@ import pytest
 import xarray as xr
 
 import clm5
+import comparisons
 from comparisons import chain
 from comparisons.cli import main
 
@@ -53,6 +56,55 @@ def test_the_chain_leaves_a_report_and_its_parts(folder):
     np.testing.assert_allclose(sampler["posterior"].soc.isel(chain=1, draw=7), soc, rtol=2e-3)
     held_out = network["constant_data"].split.sel(site=sampler["posterior"].site.values)
     assert (held_out == "test").sum() == 2, "half of the sampled sites are held out"
+
+
+def test_a_chain_of_an_earlier_version_is_taken_up(folder, tmp_path, capsys):
+    """Its network's record lacks the options that came later, and no file of it says how draws are made."""
+    run = tmp_path / "run"
+    shutil.copytree(folder / "run", run)
+    shutil.rmtree(run / "report")
+    record = json.loads((run / "network" / "run.json").read_text())
+    for name in ("learn_dropout", "schedule", "profile", "sites_in_memory"):
+        del record["config"][name]
+    (run / "network" / "run.json").write_text(json.dumps(record))
+    weights = (run / "network" / "weights.msgpack").read_bytes()
+    command = ["run", str(folder / "sites.nc"), "--out", str(run), *SMALL, "--resume"]
+    assert main([*command, "--schedule", "constant"]) == 2
+    assert "schedule was 'cosine', is 'constant'" in capsys.readouterr().err
+    assert main(command) == 0
+    assert (run / "network" / "weights.msgpack").read_bytes() == weights
+    assert "30 dropout draws at 40 sites" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_an_ensemble_goes_through_the_chain(folder, tmp_path, capsys):
+    command = ["run", str(folder / "sites.nc"), "--out", str(tmp_path / "run"), *SMALL]
+    assert main([*command, "--method", "ensemble", "--members", "3"]) == 2
+    assert "members is 3" in capsys.readouterr().err
+    shutil.copytree(folder / "run" / "sampler", tmp_path / "run" / "sampler")  # same sites: only read
+    assert main([*command, "--method", "ensemble", "--members", "4", "--resume"]) == 0
+    said = capsys.readouterr().out
+    assert "best epochs" in said
+    assert "4 members of an ensemble at 40 sites" in said
+    assert "only 4 draws per site (members of an ensemble)" in (tmp_path / "run" / "report" / "index.html").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lazily", [[], ["--sites-in-memory", "20", "--batch-size", "10"]])
+def test_train_draws_by_the_method_that_its_loss_allows(folder, tmp_path, capsys, lazily, monkeypatch):
+    opened = []
+    real = clm5.sites.open
+    monkeypatch.setattr(clm5.sites, "open", lambda *args, **kwargs: opened.append(kwargs) or real(*args, **kwargs))
+    options = ["--loss", "elbo", "--profile", "--epochs", "2", "--width", "8", "--draws", "20", *lazily]
+    assert main(["train", str(folder / "sites.nc"), "--out", str(tmp_path / "net"), *options]) == 0
+    assert "20 draws of the network's own distribution at 40 sites" in capsys.readouterr().out
+    assert opened[0].get("lazy", False) == bool(lazily)
+    tree = clm5.open_posterior(tmp_path / "net" / "posterior.nc")
+    assert tree.attrs["method"] == "amortised"
+    assert tree.attrs["reads_profile"] == "yes"
+    sampler = clm5.open_posterior(folder / "run" / "sampler" / "posterior.nc")
+    result = comparisons.compare(tree, sampler, real(folder / "sites.nc"))
+    assert result.soc_standing.sel(way="network", subset="test") == "given the profile"
 
 
 def test_a_finished_chain_is_not_done_again(folder, capsys):

@@ -62,6 +62,7 @@ def test_explain_writes_tables_figures_and_a_page(folder, capsys):
     page = (out / "index.html").read_text()
     assert page.count("data:image/png;base64,") == 3
     assert "60 sites (all)" in page
+    assert "mostly chance" not in page
     assert "http" not in page
     for name in ("importance", "dependence", "dependence_of_stock"):
         assert matplotlib.image.imread(out / f"{name}.png").std() > 0.05, "not blank"
@@ -123,12 +124,15 @@ def test_groups_that_cannot_be_read_are_refused(folder, tmp_path, capsys, text, 
     assert not (tmp_path / "out").exists()
 
 
-def test_commands_overwrite_nothing_and_refuse_by_name(folder, capsys, tmp_path):
+def test_commands_overwrite_nothing_refuse_by_name_and_say_where_sites_are_few(folder, capsys, tmp_path):
     sites = str(folder / "sites.nc")
     assert main(["sensitivity", sites, "--out", str(folder)]) == 2
     assert "not overwritten" in capsys.readouterr().err
     assert main(["explain", str(folder / "run"), sites, "--out", str(folder)]) == 2
     assert main(["sensitivity", sites, "--out", str(tmp_path / "a"), "--only", "61"]) == 2
     assert "between 1 and the 60 sites" in capsys.readouterr().err
+    assert main(["explain", str(folder / "run"), sites, "--out", str(tmp_path / "b"), "--points", "3"]) == 0
+    assert "Only 6 sites were judged" in capsys.readouterr().out
+    assert "--label all judges every site" in (tmp_path / "b" / "index.html").read_text()
     assert main(["explain", str(folder), sites, "--out", str(tmp_path / "a")]) == 2
     assert "holds no run" in capsys.readouterr().err
