@@ -12,7 +12,7 @@ from jaxtyping import Int, PRNGKeyArray
 from binn.features import Features
 from binn.objective import Data, read_data
 
-LEAST_ON_A_DEVICE = 64  # sites; below, sharing a batch costs more than it saves
+LEAST_ON_A_DEVICE = 512  # sites; below, sharing a batch costs more than it saves: docs/measured.md
 PAGES = 8  # pieces of the file that lie in memory together, so that neighbours in the file meet others
 
 

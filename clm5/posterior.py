@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 PRIOR_DRAWS = 200
 COLUMNS_AT_ONCE = 8192  # bounds memory: about 100 MB of intermediates in float64, whatever the number of sites
+WORTH_SPREADING = 16  # so many times `COLUMNS_AT_ONCE`: a device more is compiled for
 _VERSIONED = ("jax", "numpyro", "flax", "numpy", "xarray", "binn-clm5")
 
 
@@ -152,18 +153,18 @@ def _push_through(unit: np.ndarray, sites, options: ModelOptions, key) -> dict[s
     flat = unit.reshape(chains * draws, n_site, -1)
     step = max(1, COLUMNS_AT_ONCE // n_site)
     padded = np.concatenate([flat, np.repeat(flat[-1:], -len(flat) % step, axis=0)])  # one shape, one compilation
-    pieces = [
-        jax.device_get(
-            _consequences(
-                jnp.asarray(padded[i : i + step], jnp.float64),
-                jax.random.fold_in(key, i),
-                forcing,
-                observations,
-                options,
-            )
-        )
-        for i in range(0, len(padded), step)
-    ]
+    starts = range(0, len(padded), step)
+    devices = jax.local_devices() if len(starts) >= WORTH_SPREADING else jax.local_devices()[:1]
+    given = [jax.device_put((forcing, observations), device) for device in devices]
+    running: list[Any] = []
+    pieces = []
+    for number, start in enumerate(starts):  # a piece on every device at a time
+        device = number % len(devices)
+        piece = jax.device_put(padded[start : start + step].astype(np.float64), devices[device])
+        running.append(_consequences(piece, jax.random.fold_in(key, start), *given[device], options))
+        if len(running) > len(devices):
+            pieces.append(jax.device_get(running.pop(0)))
+    pieces += map(jax.device_get, running)
     joined = (np.concatenate(parts)[: len(flat)] for parts in zip(*pieces, strict=True))
     theta, six, soc, predicted, density = (part.reshape(chains, draws, *part.shape[1:]) for part in joined)
     return {

@@ -17,6 +17,8 @@ from binn.features import Features
 
 TWO_DEVICES = """
 import sys, jax, numpy as np, binn, clm5
+from binn import batches
+batches.LEAST_ON_A_DEVICE = 64
 sites = clm5.sites.open(sys.argv[1])
 config = binn.Config(width=16, epochs=3, batch_size=160, norm="batch", learning_rate=1e-3)
 run = binn.fit(sites, config, sys.argv[2], progress=False, checkpoint_every=1)
@@ -132,6 +134,8 @@ def test_two_devices_share_a_batch_and_train_to_the_same_numbers(file, tmp_path)
     assert len(one) == 3
 
 
-@pytest.mark.parametrize(("batch", "devices", "used"), [(160, 2, 2), (161, 2, 1), (64, 2, 1), (512, 3, 2), (513, 3, 3)])
+@pytest.mark.parametrize(
+    ("batch", "devices", "used"), [(1024, 2, 2), (1025, 2, 1), (512, 2, 1), (4096, 3, 2), (4098, 3, 3)]
+)
 def test_a_batch_is_shared_by_devices_that_divide_it_and_have_enough_to_do(batch, devices, used):
     assert _sharing(batch, devices) == used
