@@ -40,7 +40,7 @@ class Config:
     schedule: and then falls to 5 % of the peak as a "cosine" or an "exponential", or stays "constant".
     weight_decay: AdamW's, on weight matrices, not on biases.
     gradient: "plain", or "gauss_newton": every site's gradient by its own parameters is preconditioned by what its
-        carbon tells of them. It finds a few parameters that carbon tells far apart; with 21 and noise it is no better.
+        carbon tells of them: for a few free parameters that carbon tells far apart, see `binn.recover`.
     gradient_clip: longest gradient (Euclidean) that a step follows.
     batch_size: sites in a step, about: all batches of an epoch have one size.
     epochs: at most so many passes over the training sites.
@@ -149,6 +149,11 @@ class Config:
         distribution = self.loss in losses.DISTRIBUTIONS
         if self.learn_dropout and self.dropout == 0:
             raise ValueError("binn.Config: learn_dropout starts from dropout, which must be above 0, got 0")
+        if self.learn_dropout and self.norm != "none":
+            raise ValueError(
+                "binn.Config: learn_dropout weighs rates against the size of weights, which mean nothing before a "
+                f'normalisation; use norm="none", got {self.norm!r}'
+            )
         if self.learn_dropout and self.loss not in ("likelihood", "posterior"):
             raise ValueError(
                 "binn.Config: learn_dropout weighs a loss in nats against the cost of a rate: loss must be "
@@ -166,6 +171,11 @@ class Config:
             )
         if self.loss == "simulation" and not self.profile:
             raise ValueError('binn.Config: loss "simulation" needs profile=True; without profiles it learns the prior')
+        if self.loss == "simulation" and self.horizon_weights != "equal":
+            raise ValueError(
+                'binn.Config: loss "simulation" draws every horizon from the error model, which knows no weights; '
+                f'use horizon_weights="equal" or loss="elbo", got {self.horizon_weights!r}'
+            )
         if self.loss == "simulation" and self.model.error == "proda":
             raise ValueError(
                 'binn.Config: loss "simulation" needs an error model that can be drawn from; "proda" weighs its '

@@ -14,7 +14,7 @@ from binn.run import Run
 from binn.splits import FOLD_RULES
 from binn.training import fit
 from binn.truths import TERMS, synthetic
-from binn.uncertainty import draw_units
+from binn.uncertainty import default_method, draw_units
 from clm5.parameters import NAMES
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def recover(
     The truth is that of `binn.synthetic`; parameters that are not free are held at the same values in truth and
     network. Every fold of the split is the test set of one training; of its members the one with the lowest validation
     loss is judged, as some starts get stuck. Point values are those of the network without dropout, intervals those of
-    its Monte Carlo dropout draws (NaN without dropout).
+    its Monte Carlo dropout draws (NaN without dropout), or of the distribution that it answers.
 
     Args:
         sites: virtual or measured sites with covariates; their carbon is replaced.
@@ -117,7 +117,7 @@ def recover(
         seed: of truth, noise, training and draws.
         out: a folder; fold k trains in `out/fold-k`, and a call with the same arguments goes on where one was stopped.
         resume: False refuses folders that hold a run.
-        draws: Monte Carlo dropout draws, 2 or more.
+        draws: draws of the intervals, 2 or more.
         progress: show epochs on a terminal.
 
     Raises:
@@ -201,8 +201,9 @@ def _judge(run: Run, seen: "xr.Dataset", draws: int, seed: int) -> dict[str, Any
     free = [NAMES.index(name) for name in run.config.parameters]
     truth = test.true_unit.values[:, free]
     held = None
-    if run.config.dropout > 0:
-        units = draw_units(run, test, draws, seed=seed)[..., free]
+    method = default_method(run.config)
+    if run.config.dropout > 0 or method != "mc_dropout":
+        units = draw_units(run, test, draws, method, seed=seed)[..., free]
         units = units.reshape(-1, *truth.shape)
         held = np.stack([inside(units[..., i], truth[:, i]) for i in range(len(free))])
     return {

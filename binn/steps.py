@@ -110,11 +110,14 @@ def not_finite(
 ) -> tuple[Bool[Array, " site"], Bool[Array, "site free"]]:
     """Which sites of a batch have a loss or a gradient that is not finite, and by which parameters that gradient is.
 
-    All false where the network's own weights are the cause.
+    All false where the network's own weights are the cause. Networks of distributions tell the sites alone.
     """
     network = nnx.merge(graph, params, copy=True)
     hide_key, mask_key = jax.random.split(key)
     batch = batch._replace(x=hide_categories(jnp.asarray(batch.x), hide_key, spans, config.hide_categories))
+    if config.loss in DISTRIBUTIONS:
+        total, _ = amortised.posterior_loss(network, batch, mask_key, config, training=True)
+        return ~jnp.isfinite(total), jnp.zeros((len(batch.x), len(config.parameters)), bool)
     unit = network(network_inputs(batch, config), rngs=nnx.Rngs(dropout=mask_key), training=True)
     unit = unit.astype(batch.observations.soc.dtype)
 

@@ -185,16 +185,29 @@ def _laplace(run: Run, sites, draws: int, seed: int, training_sites) -> np.ndarr
 
 
 def _amortised(run: Run, sites, draws: int, seed: int, _) -> np.ndarray:
+    if run.config.profile:
+        unseen = ~np.isfinite(np.asarray(sites.soc)).any(axis=1)
+        if unseen.any():
+            raise ValueError(
+                f"site {sites.site.values[int(np.argmax(unseen))]}: no measured horizon, as at {unseen.sum()} sites. "
+                "This network answers from a profile and was never shown a site without one: drop those sites, or "
+                'train with loss="elbo" and profile=False'
+            )
     x = jnp.asarray(run.inputs(sites))
-    chains = []
+    found = np.empty((len(run.weights), draws, len(x), len(run.config.parameters)))
     for member in range(len(run.weights)):
         network = run.network(member)
         assert isinstance(network, PosteriorNetwork)  # by its loss
         mean, factor = network.gaussian(x)
-        noise = jax.random.normal(_key(seed, member), (draws, *mean.shape), jnp.float32)
-        score = jax.lax.map(lambda z, m=mean, f=factor: m + jnp.einsum("sij,sj->si", f, z), noise)
-        chains.append(np.asarray(unit_of_score(score.astype(jnp.float64))))
-    return np.stack(chains)
+        for draw in range(draws):
+            found[member, draw] = _answer(mean, factor, jax.random.fold_in(_key(seed, member), draw))
+    return found
+
+
+@jax.jit
+def _answer(mean, factor, key):
+    noise = jax.random.normal(key, mean.shape, jnp.float32)
+    return unit_of_score((mean + jnp.einsum("sij,sj->si", factor, noise)).astype(jnp.float64))
 
 
 def _key(seed: int, member: int):

@@ -122,6 +122,11 @@ def test_its_draws_are_a_posterior_file_of_their_own_kind(sites, simulation):
     assert np.abs(np.corrcoef(unit[0, :, 0, 3], unit[0, :, 1, 3])[0, 1]) < 0.7  # sites are drawn by themselves
     with pytest.raises(ValueError, match="ask for 'amortised'"):
         binn.posterior(simulation, some, method="mc_dropout")
+    bare = some.copy(deep=True)
+    for name in ("soc", "upper", "lower"):
+        bare[name][2] = np.nan
+    with pytest.raises(ValueError, match=f"site {some.site.values[2]}: no measured horizon, as at 1 sites"):
+        binn.posterior(simulation, bare, method="amortised")
 
 
 @pytest.mark.slow
@@ -195,6 +200,8 @@ def test_columns_are_counted():
         ({"learn_dropout": True, "dropout": 0.0}, "must be above 0"),
         ({"learn_dropout": True, "loss": "smooth_l1"}, "loss in nats"),
         ({"gradient": "gauss_newton", "loss": "posterior"}, 'is that of loss "likelihood"'),
+        ({"loss": "simulation", "profile": True, "horizon_weights": "thickness"}, "knows no weights"),
+        ({"learn_dropout": True, "norm": "batch"}, "before a normalisation"),
         ({"sites_in_memory": 8}, "at least batch_size = 32"),
         ({"schedule": "linear"}, "schedule must be one of"),
     ],
