@@ -41,11 +41,11 @@ class Batches:
         self.sites, self.features, self.training, self.at_once = sites, features, training, sites_in_memory
         self.horizons = sites.sizes["horizon"]
         n = len(training)
-        parts = 1 if not sites_in_memory else max(1, -(-n // sites_in_memory))
+        parts = -(-n // sites_in_memory) if sites_in_memory else 1
         self.parts, share = parts, n // parts  # in parts of equal size, so that every epoch has as many steps
         steps = max(1, round(share / batch_size))
         self.batch, self.steps = share // steps, parts * steps
-        self.devices = jax.local_devices()[: _sharing(self.batch, jax.local_device_count())]
+        self.mesh = Mesh(jax.local_devices()[: _sharing(self.batch, jax.local_device_count())], ("site",))
         self.kept = None if sites_in_memory else read_data(sites.load(), features)
         self.validation_kept: Data | None = None
         self.validation_sites, self.validation = validation, self._blocks(validation)
@@ -72,22 +72,20 @@ class Batches:
 
     def place(self, data: Data) -> Data:
         """Rows shared by the devices where these divide them; copied to each otherwise."""
-        if len(self.devices) == 1:
+        if self.mesh.size == 1:
             return jax.tree.map(jnp.asarray, data)
-        spec = PartitionSpec("site") if len(data.site) % len(self.devices) == 0 else PartitionSpec()
-        return jax.device_put(data, NamedSharding(Mesh(self.devices, ("site",)), spec))
+        spec = PartitionSpec("site") if len(data.site) % self.mesh.size == 0 else PartitionSpec()
+        return jax.device_put(data, NamedSharding(self.mesh, spec))
 
     def everywhere[T](self, tree: T) -> T:
         """Weights and the state of the optimiser: a copy on every device."""
-        if len(self.devices) == 1:
-            return tree
-        return jax.device_put(tree, NamedSharding(Mesh(self.devices, ("site",)), PartitionSpec()))
+        return tree if self.mesh.size == 1 else jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
 
     def _parts(self, key: PRNGKeyArray) -> list[np.ndarray]:
-        if self.parts == 1 and not self.at_once:
+        if not self.at_once:
             return [np.asarray(jax.random.permutation(key, jnp.asarray(self.training)))]
         page_key, *keys = jax.random.split(key, self.parts + 1)
-        pages = np.array_split(self.training, max(1, PAGES * self.parts))
+        pages = np.array_split(self.training, PAGES * self.parts)
         order = np.asarray(jax.random.permutation(page_key, len(pages)))
         share = len(self.training) // self.parts
         whole = np.concatenate([pages[page] for page in order])

@@ -13,7 +13,7 @@ from binn.features import MISSING
 from binn.network import ACTIVATIONS, CONSTRAINTS, NORMS
 from binn.optimiser import SCHEDULES
 from clm5 import ModelOptions
-from clm5.parameters import INDEX, NAMES, PARAMETERS, SUBSETS
+from clm5.parameters import INDEX, NAMES, PARAMETERS, chosen
 
 GRADIENTS = ("plain", "gauss_newton")
 
@@ -132,7 +132,7 @@ class Config:
                 raise ValueError(f"binn.Config: {name} must be one of {tuple(allowed)}, got {getattr(self, name)!r}")
 
         self._check_pairs()
-        object.__setattr__(self, "parameters", _free(self.parameters))
+        object.__setattr__(self, "parameters", chosen(self.parameters, "binn.Config"))
         object.__setattr__(self, "held", tuple((str(name), float(value)) for name, value in self.held))
         for name, value in self.held:
             if name not in NAMES or name in self.parameters:
@@ -236,22 +236,6 @@ class Config:
             if not isinstance(record.get(name, ""), str):
                 record[name] = tuple(tuple(item) if isinstance(item, list) else item for item in record[name])
         return cls(**record)
-
-
-def _free(parameters: tuple[str, ...] | str) -> tuple[str, ...]:
-    """Names of the free parameters in the order of `clm5.NAMES`."""
-    if isinstance(parameters, str):
-        if parameters not in SUBSETS:
-            raise ValueError(
-                f"binn.Config: parameters must be names, or one of {tuple(SUBSETS)}; got {parameters!r}. "
-                'A single parameter is a tuple: ("beta",)'
-            )
-        return SUBSETS[parameters]
-    unknown = [name for name in parameters if name not in NAMES]
-    if unknown or not parameters or len(set(parameters)) < len(parameters):
-        found = f"unknown: {', '.join(map(str, unknown))}" if unknown else f"got {tuple(parameters)!r}"
-        raise ValueError(f"binn.Config: parameters must be different names of clm5.NAMES, at least one; {found}")
-    return tuple(name for name in NAMES if name in parameters)
 
 
 def _is_integer(value: object) -> bool:

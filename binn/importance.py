@@ -1,14 +1,12 @@
 """Which covariates a trained network uses: permutation importance of groups of covariates."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-from flax import nnx
 from jaxtyping import Bool, Float, Int
 
 import clm5
@@ -117,19 +115,8 @@ def shuffled(
 
 
 def answers(run: Run) -> Callable[[Float[np.ndarray, "site covariate"]], Float[np.ndarray, "site 21"]]:
-    """`run.predict` for feature matrices: compiled once for every number of sites."""
-    members = [(nnx.split(run.network(member))[0], weights) for member, weights in enumerate(run.weights)]
-
-    def answer(x: Float[np.ndarray, "site covariate"]) -> Float[np.ndarray, "site 21"]:
-        free = [_answer(weights, jnp.asarray(x), graph=graph) for graph, weights in members]
-        return all_parameters(np.stack(free).astype(np.float64), run.config).mean(axis=0)
-
-    return answer
-
-
-@partial(jax.jit, static_argnames="graph")
-def _answer(weights, x, *, graph):
-    return nnx.merge(graph, weights)(x)
+    """`run.predict` for feature matrices."""
+    return lambda x: all_parameters(run.answers(x), run.config).mean(axis=0)
 
 
 def simulated(

@@ -4,7 +4,8 @@ The curvature is the Gauss-Newton matrix of the training likelihood through the 
 the weights maximises the evidence. Sources: MacKay (1992); Daxberger et al. (2021), arXiv 2106.14806.
 """
 
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +44,8 @@ def head_posterior(network: ParameterNetwork, data: Data, config: Config) -> Hea
         data: the training sites.
         config: what it was trained with.
     """
-    hidden = with_bias(network, data, config)
+    hidden = with_bias(network, network_inputs(data, config))
+    graph, weights = nnx.split(network)
     head = nnx.state(network.head)
     mean = np.vstack([np.asarray(head["kernel"][...]), np.asarray(head["bias"][...])]).astype(np.float64)
     units, free = mean.shape
@@ -51,17 +53,17 @@ def head_posterior(network: ParameterNetwork, data: Data, config: Config) -> Hea
     for start in range(0, len(hidden), BLOCK):
         part = data.select(np.arange(start, min(start + BLOCK, len(hidden))))
         rows = jnp.asarray(hidden[start : start + BLOCK])
-        logits = rows @ mean
-        total += np.asarray(_curvature(rows, _information(logits, part, network, config)))
+        information = _information(rows @ mean, part, weights, graph=graph, config=config)
+        total += np.asarray(_curvature(rows, information))
     matrix = total.transpose(2, 0, 3, 1).reshape(units * free, units * free)
     values, vectors = np.linalg.eigh(0.5 * (matrix + matrix.T))
     values = np.maximum(values, 0.0)
     return HeadPosterior(mean, values, vectors, _evidence_precision(values, float(np.sum(mean**2))))
 
 
-def with_bias(network: ParameterNetwork, data: Data, config: Config) -> Float[np.ndarray, "site unit"]:
+def with_bias(network: ParameterNetwork, inputs: Float[Array, "site input"]) -> Float[np.ndarray, "site unit"]:
     """The last hidden layer without dropout, and a column of ones; float64."""
-    hidden = np.asarray(network.hidden_units(network_inputs(data, config)), dtype=np.float64)
+    hidden = np.asarray(network.hidden_units(inputs), dtype=np.float64)
     return np.column_stack([hidden, np.ones(len(hidden))])
 
 
@@ -69,14 +71,22 @@ def units_of_heads(
     network: ParameterNetwork, hidden: Float[np.ndarray, "site unit"], heads: Float[np.ndarray, "draw unit free"]
 ) -> Float[np.ndarray, "draw site free"]:
     """Unit parameters by every head, float64."""
-    draw = jax.jit(lambda head: network.constrained(jnp.asarray(hidden) @ head))
-    return np.stack([np.asarray(draw(head), dtype=np.float64) for head in heads])
+    graph, weights = nnx.split(network)
+    rows = jnp.asarray(hidden)
+    return np.stack([np.asarray(_units_of_head(weights, rows, jnp.asarray(head), graph=graph)) for head in heads])
 
 
+@partial(jax.jit, static_argnames="graph")
+def _units_of_head(weights: Any, hidden, head, *, graph):
+    return nnx.merge(graph, weights).constrained(hidden @ head)
+
+
+@partial(jax.jit, static_argnames=("graph", "config"))
 def _information(
-    logits: Float[Array, "site free"], data: Data, network: ParameterNetwork, config: Config
+    logits: Float[Array, "site free"], data: Data, weights: Any, *, graph, config: Config
 ) -> Float[Array, "site free free"]:
     """Gauss-Newton matrices of the sites' −log likelihood by the head's answers."""
+    network = nnx.merge(graph, weights)
     unit, slope = jax.jvp(network.constrained, (logits,), (jnp.ones_like(logits),))  # element by element
     information = gauss_newton(unit.astype(data.observations.soc.dtype), data, config)[2]
     return slope[:, :, None] * information * slope[:, None, :]

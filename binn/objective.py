@@ -92,17 +92,28 @@ def all_parameters[T: (np.ndarray, jax.Array)](free: T, config: Config) -> T:
     )
 
 
+def modelled_soc(unit: Float[Array, "site free"], data: Data, config: Config) -> Float[Array, "site layer"]:
+    """SOC (gC m⁻³) of the column at every site, at its unit parameters."""
+    theta = config.model.space.physical(all_parameters(unit, config))
+    return clm5.simulate(theta, data.forcing, rules=config.model.rules).soc
+
+
 def site_losses(
     unit: Float[Array, "site free"], data: Data, config: Config
 ) -> tuple[Float[Array, " site"], Float[Array, " site"], Float[Array, "site layer"]]:
     """Run the column at every site: loss summed over horizons, number of horizons, and SOC (gC m⁻³)."""
-    options = config.model
-    theta = options.space.physical(all_parameters(unit, config))
-    soc = clm5.simulate(theta, data.forcing, rules=options.rules).soc
+    soc = modelled_soc(unit, data, config)
+    return *losses_of(soc, unit, data, config), soc
+
+
+def losses_of(
+    soc: Float[Array, "site layer"], unit: Float[Array, "site free"], data: Data, config: Config
+) -> tuple[Float[Array, " site"], Float[Array, " site"]]:
+    """Loss of modelled carbon (gC m⁻³) summed over horizons, and number of horizons."""
     loss = "likelihood" if config.loss in DISTRIBUTIONS else config.loss
-    total, count = horizon_loss(loss, unit, soc, data.observations, options, config.horizon_weights)
+    total, count = horizon_loss(loss, unit, soc, data.observations, config.model, config.horizon_weights)
     # the observation operator keeps logarithms finite; carbon that is not a number must not pass for little carbon
-    return jnp.where(jnp.isnan(soc).any(axis=-1), jnp.nan, total), count, soc
+    return jnp.where(jnp.isnan(soc).any(axis=-1), jnp.nan, total), count
 
 
 def gauss_newton(
@@ -112,13 +123,11 @@ def gauss_newton(
 
     The matrix is Jᵀ J of the residuals in standard errors, by one transposed solve per horizon.
     """
-    options = config.model
     root = jnp.sqrt(horizon_weights(config.horizon_weights, data.observations))
 
     def residuals(unit):
-        theta = options.space.physical(all_parameters(unit, config))
-        soc = clm5.simulate(theta, data.forcing, rules=options.rules).soc
-        return root * clm5.observation.standardised(soc, data.observations, options), soc
+        soc = modelled_soc(unit, data, config)
+        return root * clm5.observation.standardised(soc, data.observations, config.model), soc
 
     value, pull, soc = jax.vjp(residuals, unit, has_aux=True)
     horizons = jnp.eye(value.shape[1], dtype=value.dtype)
@@ -126,11 +135,14 @@ def gauss_newton(
     return soc, jnp.einsum("hsa,sh->sa", rows, value), jnp.einsum("hsa,hsb->sab", rows, rows)
 
 
-def columns_per_site(config: Config, horizons: int) -> tuple[int, int]:
-    """Columns that a training step solves for a site with so many (padded) horizons, and transposed solves of them."""
+def columns_per_site(config: Config, horizons: int) -> tuple[int, int, int]:
+    """Columns solved for a site with so many (padded) horizons: in a training step, transposed in it, in a validation.
+
+    A validation of a network of distributions also solves the column at the median, and reads the measured profile.
+    """
     if config.gradient == "gauss_newton":
-        return 1, horizons
+        return 1, horizons, 1
     encoded = 1 if config.profile else 0
     if config.loss == "elbo":
-        return DRAWS_PER_SITE + encoded, DRAWS_PER_SITE
-    return (1 + encoded, 0) if config.loss == "simulation" else (1, 1)
+        return DRAWS_PER_SITE + encoded, DRAWS_PER_SITE, 1 + DRAWS_PER_SITE + encoded
+    return (1 + encoded, 0, 2 + 2 * encoded) if config.loss == "simulation" else (1, 1, 1)

@@ -1,44 +1,31 @@
 """A network that knows no soil: covariates and depth in, ln SOC out; for comparison with the one through the column."""
 
 from functools import partial
-from itertools import pairwise
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import nnx
 from jaxtyping import Array, Float
 
 from binn.config import Config
-from binn.network import Layer
+from binn.network import ParameterNetwork
 from binn.optimiser import optimiser
 
 HORIZONS = 6  # of a profile, about: a batch has this times as many rows as the run's has sites
 
 
-class PlainNetwork(nnx.Module):
-    """A multilayer perceptron with dropout after every hidden layer, in float32: a number per row."""
+class PlainNetwork(ParameterNetwork):
+    """The network's body with one number per row, not on the unit cube."""
 
-    def __init__(self, n_in: int, config: Config, *, rngs: nnx.Rngs):
-        pinned: dict[str, Any] = {"dtype": jnp.float32, "param_dtype": jnp.float32, "rngs": rngs}
-        shape: dict[str, Any] = {
-            "norm": "none",
-            "activation": config.activation,
-            "residual": config.residual,
-            "pinned": pinned,
-        }
-        self.hidden = nnx.List([Layer(a, b, **shape) for a, b in pairwise([n_in, *[config.width] * config.depth])])
-        self.head = nnx.Linear(config.width, 1, **pinned)
-        self.dropout = config.dropout
+    HEAD_VARIANCE = 1.0
 
-    def __call__(self, x: Float[Array, "row feature"], *, rngs: nnx.Rngs | None = None) -> Float[Array, " row"]:
+    def __call__(
+        self, x: Float[Array, "row feature"], *, rngs: nnx.Rngs | None = None, training: bool = False
+    ) -> Float[Array, "row 1"]:
         """Standardised ln SOC; deterministic without `rngs`."""
-        rate: Any = np.float32(self.dropout)
-        drop = nnx.Dropout(rate)
-        for layer in self.hidden:
-            x = drop(layer(x, training=rngs is not None), deterministic=rngs is None, rngs=rngs)
-        return self.head(x)[:, 0]
+        return self.head(self.hidden_units(x, rngs=rngs, training=training))
 
 
 def fit_plain(
@@ -60,7 +47,15 @@ def fit_plain(
     steps = max(1, round(len(train) / (HORIZONS * config.batch_size)))
     batch = len(train) // steps
     key = jax.random.key(seed)
-    network = PlainNetwork(x.shape[1], config, rngs=nnx.Rngs(params=jax.random.fold_in(key, 0)))
+    network = PlainNetwork(
+        x.shape[1],
+        1,
+        width=config.width,
+        depth=config.depth,
+        dropout=config.dropout,
+        activation=config.activation,
+        rngs=nnx.Rngs(params=jax.random.fold_in(key, 0)),
+    )
     graph, params = nnx.split(network)
     rule = optimiser(config, steps * config.epochs)
     state = rule.init(params)
@@ -74,20 +69,20 @@ def fit_plain(
             best, least, best_epoch = params, missed, epoch
         if epoch - best_epoch >= config.patience:
             break
-    return middle + spread * np.asarray(nnx.merge(graph, best)(inputs), dtype=np.float64)
+    return middle + spread * np.asarray(nnx.merge(graph, best)(inputs)[:, 0], dtype=np.float64)
 
 
 @partial(jax.jit, static_argnames=("graph", "rule"))
 def _epoch(params, state, x, y, order, key, *, graph, rule):
     def loss(weights, rows, mask_key):
-        answer = nnx.merge(graph, weights, copy=True)(x[rows], rngs=nnx.Rngs(dropout=mask_key))
-        return jnp.mean((answer - y[rows]) ** 2)
+        answer = nnx.merge(graph, weights, copy=True)(x[rows], rngs=nnx.Rngs(dropout=mask_key), training=True)
+        return jnp.mean((answer[:, 0] - y[rows]) ** 2)
 
     def body(carry, step):
         weights, state = carry
         gradient = jax.grad(loss)(weights, *step)
         updates, state = rule.update(gradient, state, weights)
-        return (jax.tree.map(lambda a, b: a + b, weights, updates), state), None
+        return (optax.apply_updates(weights, updates), state), None
 
     keys = jax.random.split(key, len(order))
     (params, state), _ = jax.lax.scan(body, (params, state), (order, keys))
@@ -96,4 +91,4 @@ def _epoch(params, state, x, y, order, key, *, graph, rule):
 
 @partial(jax.jit, static_argnames=("graph",))
 def _missed(params, x, y, *, graph):
-    return jnp.mean((nnx.merge(graph, params)(x) - y) ** 2)
+    return jnp.mean((nnx.merge(graph, params)(x)[:, 0] - y) ** 2)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,9 +82,13 @@ class Run:
 
     def predict(self, sites: "xr.Dataset") -> Float[np.ndarray, "site 21"]:
         """Unit parameters without dropout, averaged over members; float64, in (0, 1)."""
-        x = jnp.asarray(self.inputs(sites))
-        members = [np.asarray(self.network(member)(x), dtype=np.float64) for member in range(len(self.weights))]
-        return np.asarray(all_parameters(np.stack(members), self.config)).mean(axis=0)
+        return all_parameters(self.answers(self.inputs(sites)), self.config).mean(axis=0)
+
+    def answers(self, x: Float32[np.ndarray, "site input"]) -> Float[np.ndarray, "member site free"]:
+        """What every member answers to rows of inputs, without dropout: its free unit parameters, float64."""
+        graph = nnx.split(self.network())[0]
+        rows = jnp.asarray(x)
+        return np.stack([np.asarray(_answer(weights, rows, graph=graph), np.float64) for weights in self.weights])
 
     def skill(self, sites: "xr.Dataset") -> pd.DataFrame:
         """How the network without dropout does on measured sites, per label of the split; see `binn.skill_table`."""
@@ -113,6 +118,11 @@ class Run:
                     "another site, give it another id; otherwise correct its place"
                 )
         return np.where(inside, known.label.to_numpy(object), "new").astype(str)
+
+
+@partial(jax.jit, static_argnames="graph")
+def _answer(weights, x, *, graph):
+    return nnx.merge(graph, weights)(x)
 
 
 def load(out: str | Path) -> Run:

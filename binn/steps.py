@@ -13,9 +13,9 @@ from jaxtyping import Array, Bool, Float
 
 from binn import amortised
 from binn.config import Config
-from binn.losses import DISTRIBUTIONS, horizon_loss, log_soc_errors, mean_over_horizons
+from binn.losses import DISTRIBUTIONS, log_soc_errors, mean_over_horizons
 from binn.network import hide_categories
-from binn.objective import Data, gauss_newton, network_inputs, site_losses
+from binn.objective import Data, gauss_newton, losses_of, network_inputs, site_losses
 from binn.optimiser import optimiser
 from binn.skill import nash_sutcliffe
 
@@ -52,13 +52,11 @@ def split_state(params: Any) -> tuple[Any, Any]:
 
 def _loss(weights, statistics, batch: Data, key, graph, config: Config, spans, steps_per_epoch: int):
     network = nnx.merge(graph, weights, statistics, copy=True)
-    hide_key, mask_key = jax.random.split(key)
-    batch = batch._replace(x=hide_categories(jnp.asarray(batch.x), hide_key, spans, config.hide_categories))
+    batch, mask_key = _some_hidden(batch, key, config, spans)
     if config.loss in DISTRIBUTIONS:
         total, count = amortised.posterior_loss(network, batch, mask_key, config, training=True)
     else:
-        unit = network(network_inputs(batch, config), rngs=nnx.Rngs(dropout=mask_key), training=True)
-        unit = unit.astype(batch.observations.soc.dtype)
+        unit = _trained_unit(network, batch, mask_key, config)
         if config.gradient == "gauss_newton":
             return _gauss_newton_loss(unit, batch, config), split_state(nnx.state(network))[1]
         total, count, _ = site_losses(unit, batch, config)
@@ -66,6 +64,19 @@ def _loss(weights, statistics, batch: Data, key, graph, config: Config, spans, s
     if config.learn_dropout:  # the loss is a mean over horizons: what they cost together is shared by all of an epoch
         loss = loss + network.dropout_cost() / (steps_per_epoch * jnp.maximum(jnp.sum(count), 1.0))
     return loss, split_state(nnx.state(network))[1]
+
+
+def _some_hidden(batch: Data, key, config: Config, spans) -> tuple[Data, Any]:
+    """The batch with some categories unknown, and the key of the masks."""
+    hide_key, mask_key = jax.random.split(key)
+    x = hide_categories(jnp.asarray(batch.x), hide_key, spans, config.hide_categories)
+    return batch._replace(x=x), mask_key
+
+
+def _trained_unit(network, batch: Data, mask_key, config: Config) -> Float[Array, "site free"]:
+    """The network's answer as in training, in the precision of the column."""
+    unit = network(network_inputs(batch, config), rngs=nnx.Rngs(dropout=mask_key), training=True)
+    return unit.astype(batch.observations.soc.dtype)
 
 
 def _gauss_newton_loss(unit: Float[Array, "site free"], batch: Data, config: Config) -> Float[Array, ""]:
@@ -80,9 +91,8 @@ def _gauss_newton_loss(unit: Float[Array, "site free"], batch: Data, config: Con
     damped = information + DAMPING * jnp.eye(unit.shape[1], dtype=unit.dtype)
     step = jnp.clip(jnp.linalg.solve(damped, gradient[..., None])[..., 0], -LONGEST, LONGEST)
     pull = GAIN * jnp.mean(jnp.sum(jax.lax.stop_gradient(step) * unit, axis=-1))
-    total, count = horizon_loss(config.loss, at, soc, batch.observations, config.model, config.horizon_weights)
-    total = jnp.where(jnp.isnan(soc).any(axis=-1), jnp.nan, total)
-    return jax.lax.stop_gradient(mean_over_horizons(total, count) - pull) + pull
+    loss = mean_over_horizons(*losses_of(soc, at, batch, config))
+    return jax.lax.stop_gradient(loss - pull) + pull
 
 
 def evaluate(params, blocks: Iterable[Data], *, graph, config: Config) -> Scores:
@@ -97,10 +107,12 @@ def evaluate(params, blocks: Iterable[Data], *, graph, config: Config) -> Scores
 @partial(jax.jit, static_argnames=("graph", "config"))
 def _evaluate(params, data: Data, *, graph, config: Config):
     network = nnx.merge(graph, params)
-    unit = network(network_inputs(data, config)).astype(data.observations.soc.dtype)
+    inputs = network_inputs(data, config)
+    unit = network(inputs).astype(data.observations.soc.dtype)
     total, count, soc = site_losses(unit, data, config)
     if config.loss in DISTRIBUTIONS:  # always the same draws: epochs differ by their weights alone
-        total, count = amortised.posterior_loss(network, data, jax.random.key(0), config, training=False)
+        key = jax.random.key(0)
+        total, count = amortised.posterior_loss(network, data, key, config, training=False, inputs=inputs)
     return total, count, *log_soc_errors(soc, data.observations, config.model)
 
 
@@ -113,13 +125,11 @@ def not_finite(
     All false where the network's own weights are the cause. Networks of distributions tell the sites alone.
     """
     network = nnx.merge(graph, params, copy=True)
-    hide_key, mask_key = jax.random.split(key)
-    batch = batch._replace(x=hide_categories(jnp.asarray(batch.x), hide_key, spans, config.hide_categories))
+    batch, mask_key = _some_hidden(batch, key, config, spans)
     if config.loss in DISTRIBUTIONS:
         total, _ = amortised.posterior_loss(network, batch, mask_key, config, training=True)
         return ~jnp.isfinite(total), jnp.zeros((len(batch.x), len(config.parameters)), bool)
-    unit = network(network_inputs(batch, config), rngs=nnx.Rngs(dropout=mask_key), training=True)
-    unit = unit.astype(batch.observations.soc.dtype)
+    unit = _trained_unit(network, batch, mask_key, config)
 
     def summed(unit):
         total, _, _ = site_losses(unit, batch, config)

@@ -220,8 +220,8 @@ class _Trainer:
             bad = self.batches.validation_sites[~np.isfinite(scores.site_loss)]
             self._raise_nonfinite(bad, (), member.epoch + 1, "validation")
         member.epoch += 1
-        solves, gradients = columns_per_site(self.config, self.batches.horizons)
-        member.n_solves += solves * (len(keys) * self.batches.batch + len(self.batches.validation_sites))
+        solves, gradients, validating = columns_per_site(self.config, self.batches.horizons)
+        member.n_solves += solves * len(keys) * self.batches.batch + validating * len(self.batches.validation_sites)
         member.n_gradients += gradients * len(keys) * self.batches.batch
         if float(scores.loss) < member.best_loss:
             member.best, member.best_loss, member.best_epoch = member.params, float(scores.loss), member.epoch

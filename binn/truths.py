@@ -1,6 +1,5 @@
 """Site data with a truth that was put in: known parameters, the carbon that they make, and noise on it."""
 
-import csv
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 from scipy.special import ndtr, ndtri
 from scipy.stats import rankdata
@@ -16,7 +16,7 @@ import clm5
 from binn.config import Config
 from clm5.parameters import NAMES
 from clm5.sites.schema import covariate_names
-from clm5.sites.virtual import MOST_CARBON
+from clm5.sites.virtual import EDGE, MOST_CARBON, unit_variance
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -25,7 +25,6 @@ TRUTHS = ("functions", "proda", "prior")
 TOLD = {"proda": 1.0, "prior": 0.0}  # of the draws' variance, the share that covariates tell unless asked otherwise
 MOST_NOISE = 0.6  # PRODA's error of an observation
 LOW, HIGH = 0.1, 0.9  # where known functions lie in the box
-EDGE = 0.02  # draws keep this far from the walls of the box
 TERMS = 3  # of a known function unless asked otherwise
 REACH = 2.0  # sd from the mean at which a covariate's influence ends
 SHAPES = {
@@ -101,7 +100,7 @@ def synthetic(
     score, formulas = known_functions(sites, for_functions, terms, of) if told > 0 else (np.zeros_like(unit), ())
     free = [NAMES.index(name) for name in config.parameters]
     if truth == "functions":
-        unit[:, free] = LOW + (HIGH - LOW) * ndtr(_unit_variance(score))[:, free]
+        unit[:, free] = LOW + (HIGH - LOW) * ndtr(unit_variance(score))[:, free]
     else:
         z = np.sqrt(told) * _independent(score) + np.sqrt(1 - told) * for_draws.normal(size=unit.shape)
         unit[:, free] = _draws(truth, z)[:, free]
@@ -149,7 +148,7 @@ def known_functions(
         chosen = rng.choice(len(names), terms, replace=len(names) < terms)
         shapes = rng.choice(list(SHAPES), terms, replace=False)
         weights = rng.choice([-1.0, 1.0], terms) * rng.uniform(0.5, 1.0, terms)
-        parts = [_unit_variance(SHAPES[shape](x[names[i]])) for shape, i in zip(shapes, chosen, strict=True)]
+        parts = [unit_variance(SHAPES[shape](x[names[i]])) for shape, i in zip(shapes, chosen, strict=True)]
         columns.append(weights @ np.stack(parts))
         told = [f"{w:+.2f} {g}({names[i]})" for w, g, i in zip(weights, shapes, chosen, strict=True)]
         words.append(f"{parameter}: {' '.join(told)}")
@@ -162,12 +161,11 @@ def proda_moments() -> tuple[Float[np.ndarray, "21"], Float[np.ndarray, "21 21"]
 
     Source: `binn/proda_moments.csv`, whose header tells where it comes from; made by scripts/proda_moments.py.
     """
-    text = files("binn").joinpath("proda_moments.csv").read_text(encoding="utf-8")
-    rows = list(csv.DictReader(line for line in text.splitlines() if not line.startswith("#")))
-    if tuple(row["parameter"] for row in rows) != NAMES:
+    with files("binn").joinpath("proda_moments.csv").open(encoding="utf-8") as file:
+        table = pd.read_csv(file, comment="#", index_col="parameter")
+    if tuple(table.index) != NAMES:
         raise ValueError("binn/proda_moments.csv: rows must be the 21 parameters in order; remake it by its script")
-    mean = np.array([float(row["mean"]) for row in rows])
-    return mean, np.array([[float(row[name]) for name in NAMES] for row in rows])
+    return table["mean"].to_numpy(), table[list(NAMES)].to_numpy()
 
 
 def _refuse(truth: str, noise: float, information: float | None, config: Config) -> float:
@@ -202,18 +200,13 @@ def _standardised(sites: "xr.Dataset") -> dict[str, np.ndarray]:
             continue
         values = np.where(np.isfinite(values), values, np.median(values[np.isfinite(values)]))
         if np.ptp(values) > 0:
-            found[name] = np.clip(_unit_variance(values), -REACH, REACH)
+            found[name] = np.clip(unit_variance(values), -REACH, REACH)
     if not found:
         raise ValueError(
             "binn.synthetic: known functions need a numeric covariate that varies between sites; the covariates are "
             f"{', '.join(covariate_names(sites)) or 'none'}"
         )
     return found
-
-
-def _unit_variance(x: np.ndarray) -> np.ndarray:
-    spread = x.std(axis=0)
-    return (x - x.mean(axis=0)) / np.where(spread > 1e-12, spread, 1.0)
 
 
 def _independent(score: np.ndarray) -> np.ndarray:
@@ -223,7 +216,7 @@ def _independent(score: np.ndarray) -> np.ndarray:
     """
     if not score.any():
         return score
-    normal = _unit_variance(ndtri(rankdata(score, axis=0) / (len(score) + 1)))
+    normal = unit_variance(ndtri(rankdata(score, axis=0) / (len(score) + 1)))
     if len(normal) <= 2 * normal.shape[1]:
         return normal
     root = np.linalg.cholesky(np.cov(normal.T) + 1e-9 * np.eye(normal.shape[1]))

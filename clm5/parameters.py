@@ -1,5 +1,6 @@
 """The 21 calibrated parameters: one table, two published sets of bounds, unit cube ⇄ physical values."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax.numpy as jnp
@@ -81,6 +82,22 @@ def texture_transfer_fs1s2(sand_percent: float) -> float:
     rf = 0.85 − 0.0068 (100 − sand), fs1s2 = 1 − rf − 0.004. Source: CENTURY cascade of the CLM5 technical note.
     """
     return 1.0 - (0.85 - 0.0068 * (100.0 - sand_percent)) - 0.004
+
+
+def chosen(parameters: Sequence[str] | str, who: str) -> tuple[str, ...]:
+    """Names in the order of `NAMES`, from names or from that of a published subset; `who` asks, for the message."""
+    if isinstance(parameters, str):
+        if parameters not in SUBSETS:
+            raise ValueError(
+                f"{who}: parameters must be names, or one of {tuple(SUBSETS)}; got {parameters!r}. "
+                'A single parameter is a tuple: ("beta",)'
+            )
+        return SUBSETS[parameters]
+    unknown = [name for name in parameters if name not in NAMES]
+    if unknown or not parameters or len(set(parameters)) < len(parameters):
+        found = f"unknown: {', '.join(map(str, unknown))}" if unknown else f"got {tuple(parameters)!r}"
+        raise ValueError(f"{who}: parameters must be different names of clm5.NAMES, at least one; {found}")
+    return tuple(name for name in NAMES if name in parameters)
 
 
 class ParameterSpace:

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from clm5.forcing import Forcing
 from clm5.options import ModelOptions
-from clm5.parameters import INDEX, NAMES, PARAMETERS, SUBSETS
+from clm5.parameters import INDEX, NAMES, PARAMETERS, chosen
 from clm5.six_processes import stock_above
 from clm5.streaming import stream
 
@@ -96,13 +96,13 @@ def sobol(
     import xarray as xr
 
     options = ModelOptions() if options is None else options
-    names = _names(parameters)
+    names = chosen(parameters, "sobol")
     _check(samples, depths, scales, resamples, confidence, seed)
     forcing, ids, attrs = _columns(columns)
     theta = np.tile(options.space.default() if held is None else _all_21(held), (samples * (len(names) + 2), 1))
-    chosen = [INDEX[name] for name in names]
-    lower, upper = options.space.lower[chosen], options.space.upper[chosen]
-    theta[:, chosen] = lower + saltelli(len(names), samples, seed) * (upper - lower)
+    varied = [INDEX[name] for name in names]
+    lower, upper = options.space.lower[varied], options.space.upper[varied]
+    theta[:, varied] = lower + saltelli(len(names), samples, seed) * (upper - lower)
 
     shape = (len(ids), len(scales), len(depths), len(names))
     found = {name: np.full(shape, np.nan) for name in ("first_order", "first_order_ci", "total", "total_ci")}
@@ -255,20 +255,6 @@ def _columns(columns) -> tuple[Forcing, list[str], dict[str, str]]:
     if not ids:
         raise ValueError("sobol: there is no column to run")
     return jax.tree.map(np.asarray, forcing), ids, attrs
-
-
-def _names(parameters: str | Sequence[str]) -> tuple[str, ...]:
-    if isinstance(parameters, str):
-        if parameters not in SUBSETS:
-            raise ValueError(f"sobol: parameters must be names, or one of {tuple(SUBSETS)}, got {parameters!r}")
-        parameters = SUBSETS[parameters]
-    unknown = [name for name in parameters if name not in INDEX]
-    if unknown or not parameters or len(set(parameters)) < len(parameters):
-        raise ValueError(
-            f"sobol: parameters must be different names of {', '.join(NAMES)}, at least one; got {list(parameters)}"
-            + (f", unknown: {', '.join(unknown)}" if unknown else "")
-        )
-    return tuple(name for name in NAMES if name in parameters)
 
 
 def _all_21(held) -> np.ndarray:

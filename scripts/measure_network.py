@@ -12,7 +12,7 @@ import numpy as np
 
 import binn
 import clm5
-from binn import training
+from binn import batches, training
 
 AT_ONCE = 1024  # sites in a posterior
 
@@ -23,8 +23,10 @@ def main() -> None:
     for name, value in (("sites", 25_925), ("epochs", 20), ("batch-size", 256), ("draws", 0), ("seed", 0)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--devices", type=int, default=2, help="JAX devices, one per core")
+    parser.add_argument("--share-from", type=int, default=batches.LEAST_ON_A_DEVICE, help="sites on a device")
     asked = parser.parse_args()
     jax.config.update("jax_num_cpu_devices", asked.devices)
+    batches.LEAST_ON_A_DEVICE = asked.share_from
     sites = clm5.sites.virtual(asked.sites, seed=asked.seed)
     ends = [time.perf_counter()]
     real = training.evaluate

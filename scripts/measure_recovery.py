@@ -12,6 +12,7 @@ import clm5
 SETTINGS = {  # name: (arguments of recover, changes of recovery_config)
     "4 parameters": ({}, {}),
     "4 parameters, no dropout": ({}, {"dropout": 0.0}),
+    "4 parameters, no dropout, one start": ({}, {"dropout": 0.0, "members": 1}),
     "4 parameters, plain gradient": ({}, {"gradient": "plain"}),
     "4 parameters, 20 % noise": ({"noise": 0.2}, {}),
     "4 parameters, 20 % noise, plain gradient": ({"noise": 0.2}, {"gradient": "plain"}),

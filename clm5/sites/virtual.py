@@ -134,7 +134,7 @@ def true_unit(
 ) -> np.ndarray:
     """True parameters in the unit cube, (site, 21): partly told by the covariates, partly shared by neighbours."""
     features = _features(covariates)
-    told = _unit_variance(_smooth_function(rng, features, len(NAMES)))
+    told = unit_variance(_smooth_function(rng, features, len(NAMES)))
     shared = np.stack([smooth_field(rng, lon, lat, 4.0) for _ in NAMES], axis=1)
     own = rng.normal(size=told.shape)
     rest = np.sqrt(SPATIAL) * shared + np.sqrt(1 - SPATIAL) * own
@@ -180,7 +180,7 @@ def _features(covariates: dict[str, Covariate]) -> np.ndarray:
         if covariate.meanings:
             columns.append(0.5 * np.eye(len(covariate.meanings))[np.asarray(covariate.values)])
         else:
-            columns.append(_unit_variance(np.asarray(covariate.values, float)[:, None]))
+            columns.append(unit_variance(np.asarray(covariate.values, float)[:, None]))
     return np.concatenate(columns, axis=1)
 
 
@@ -195,7 +195,8 @@ def _smooth_function(rng: np.random.Generator, features: np.ndarray, outputs: in
     return straight + curved
 
 
-def _unit_variance(x: np.ndarray) -> np.ndarray:
+def unit_variance(x: np.ndarray) -> np.ndarray:
+    """Columns with mean 0 and variance 1; a constant one becomes 0."""
     spread = x.std(axis=0)
     return (x - x.mean(axis=0)) / np.where(spread > 1e-12, spread, 1.0)
 

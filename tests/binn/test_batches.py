@@ -14,6 +14,7 @@ import binn
 import clm5
 from binn.batches import Batches, _sharing
 from binn.features import Features
+from tests.binn.killing import Killed, kill_in_epochs
 
 TWO_DEVICES = """
 import sys, jax, numpy as np, binn, clm5
@@ -21,8 +22,15 @@ from binn import batches
 batches.LEAST_ON_A_DEVICE = 64
 sites = clm5.sites.open(sys.argv[1])
 config = binn.Config(width=16, epochs=3, batch_size=160, norm="batch", learning_rate=1e-3)
+shares = set()
+place = batches.Batches.place
+def watch(self, data):
+    placed = place(self, data)
+    shares.add(tuple(len(part.data) for part in placed.x.addressable_shards))
+    return placed
+batches.Batches.place = watch
 run = binn.fit(sites, config, sys.argv[2], progress=False, checkpoint_every=1)
-print(len(jax.devices()))
+print(sorted(shares))
 """
 
 
@@ -85,16 +93,8 @@ def test_a_killed_run_from_a_file_ends_the_same(file, tmp_path, monkeypatch):
     lazy = clm5.sites.open(file, lazy=True)
     config = binn.Config(width=16, epochs=3, sites_in_memory=200)
     unbroken = binn.fit(lazy, config, progress=False)
-    real, calls = binn.training.evaluate, []
-
-    def killer(*args, **kwargs):
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return real(*args, **kwargs)
-
-    monkeypatch.setattr(binn.training, "evaluate", killer)
-    with pytest.raises(KeyboardInterrupt):
+    kill_in_epochs(monkeypatch, 2)
+    with pytest.raises(Killed):
         binn.fit(lazy, config, tmp_path / "a", progress=False, checkpoint_every=1)
     resumed = binn.fit(lazy, config, tmp_path / "a", progress=False, checkpoint_every=1)
     assert resumed.history.equals(unbroken.history)
@@ -127,7 +127,8 @@ def test_two_devices_share_a_batch_and_train_to_the_same_numbers(file, tmp_path)
             check=False,
         )
         assert done.returncode == 0, done.stderr[-2000:]
-        assert done.stdout.strip() == str(devices)
+        expected = {1: [(40,), (160,)], 2: [(20, 20), (80, 80)]}  # validation sites, and those of a batch
+        assert done.stdout.strip() == str(expected[devices])
         runs[devices] = binn.load(out)
     one, two = (run.history.to_numpy() for run in runs.values())
     np.testing.assert_allclose(one, two, rtol=1e-4)

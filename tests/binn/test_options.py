@@ -16,6 +16,7 @@ from binn.objective import all_parameters
 from binn.steps import split_state
 from binn.uncertainty import draw_units
 from clm5.parameters import INDEX, SUBSETS
+from tests.binn.killing import Killed, kill_in_epochs
 
 PUBLISHED = binn.Config.published(width=32, loss="smooth_l1", learning_rate=3e-3, epochs=3, parameters="4")
 
@@ -48,16 +49,8 @@ def test_the_published_network_trains_is_saved_and_answers(sites, published):
 
 def test_a_killed_run_with_running_statistics_ends_the_same(sites, published, tmp_path, monkeypatch):
     run, _ = published
-    real, calls = binn.training.evaluate, []
-
-    def killer(*args, **kwargs):
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return real(*args, **kwargs)
-
-    monkeypatch.setattr(binn.training, "evaluate", killer)
-    with pytest.raises(KeyboardInterrupt):
+    kill_in_epochs(monkeypatch, 2)
+    with pytest.raises(Killed):
         binn.fit(sites, PUBLISHED, tmp_path / "a", seed=3, progress=False, checkpoint_every=1)
     resumed = binn.fit(sites, PUBLISHED, tmp_path / "a", seed=3, progress=False, checkpoint_every=1)
     for left, right in zip(jax.tree.leaves(run.weights), jax.tree.leaves(resumed.weights), strict=True):

@@ -16,6 +16,7 @@ import clm5
 from binn import steps, training
 from binn.objective import build_network
 from binn.uncertainty import draw_units
+from tests.binn.killing import Killed, kill_in_epochs
 
 FALSE_ALARM = 1e-6  # how often a right answer may turn a statistical test red, whatever the seed
 
@@ -31,21 +32,10 @@ def assert_same(a, b):
     assert (a.best_epoch, a.n_solves, a.n_gradients) == (b.best_epoch, b.n_solves, b.n_gradients)
 
 
-class Killed(BaseException):
-    """What ends a process in the middle of its work."""
-
-
 def test_a_killed_run_resumes_to_the_numbers_of_an_unbroken_one(sites, trained, tmp_path, monkeypatch):
     unbroken, _ = trained
-    real, calls = training.evaluate, []
-
-    def killer(*args, **kwargs):
-        calls.append(1)
-        if len(calls) in (6, 42, 56):  # in epoch 6 of member 0, in its last epoch, in epoch 10 of member 1
-            raise Killed
-        return real(*args, **kwargs)
-
-    monkeypatch.setattr(training, "evaluate", killer)
+    # in epoch 6 of member 0, in its last epoch, in epoch 10 of member 1
+    begun = kill_in_epochs(monkeypatch, 6, 42, 56)
     arguments = {"seed": 1, "progress": False, "checkpoint_every": 4}
     for _ in range(3):
         with pytest.raises(Killed):
@@ -53,7 +43,7 @@ def test_a_killed_run_resumes_to_the_numbers_of_an_unbroken_one(sites, trained, 
         with pytest.raises(ValueError, match="unfinished run"):
             binn.load(tmp_path / "a")
     resumed = binn.fit(sites, unbroken.config, tmp_path / "a", **arguments)
-    assert len(calls) == 2 * 40 + 2 + 4 + 2  # only the epochs since the last checkpoint are done twice
+    assert len(begun) == 2 * 40 + 2 + 4 + 2  # only the epochs since the last checkpoint are done twice
     assert_same(resumed, unbroken)
     assert not [path for path in (tmp_path / "a").iterdir() if path.name.startswith(".")]  # no half-written rest
 
@@ -206,10 +196,7 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path):
 
 
 def test_a_damaged_checkpoint_is_refused_by_name(sites, config, tmp_path, monkeypatch):
-    def killer(*args, **kwargs):
-        raise Killed
-
-    monkeypatch.setattr(training, "evaluate", killer)
+    kill_in_epochs(monkeypatch, 1)
     with pytest.raises(Killed):
         binn.fit(sites, config, tmp_path, progress=False)
     (tmp_path / "member-0.checkpoint.msgpack").write_bytes(b"\x83half")

@@ -1,5 +1,6 @@
 """The posterior file: whole, labelled, read back as written, and refused when it is not one."""
 
+import os
 import subprocess
 import sys
 
@@ -129,3 +130,40 @@ def test_refusals(made, sites, tmp_path):
     path = clm5.save_posterior(later, tmp_path / "later.nc")
     with pytest.raises(ValueError, match="schema version 99"):
         clm5.open_posterior(path)
+
+
+TWO_DEVICES = """
+import jax, numpy as np, clm5
+from clm5 import posterior
+sites = clm5.sites.virtual(5, seed=0)
+unit = np.random.default_rng(0).uniform(0.1, 0.9, (1, 37, 5, 21))
+posterior.COLUMNS_AT_ONCE = 20
+assert len(jax.devices()) == 2
+used, real = set(), posterior._consequences
+def watch(unit, *rest):
+    used.update(unit.devices())
+    return real(unit, *rest)
+posterior._consequences = watch
+found = []
+for least in (10**9, 1):
+    posterior.WORTH_SPREADING = least
+    used.clear()
+    tree = clm5.assemble_posterior(
+        unit, sites, clm5.ModelOptions(), method="test", seed=3, wall_time=0, n_solves=0, n_gradients=0
+    )
+    found.append(tree)
+    print(len(used))
+for group in ("posterior", "posterior_predictive", "log_likelihood", "prior"):
+    for name, values in found[0][group].data_vars.items():
+        np.testing.assert_allclose(found[1][group][name], values, rtol=1e-6, err_msg=name)
+"""
+
+
+def test_a_file_computed_on_two_devices_is_that_of_one():
+    """37 draws in pieces of 4, the last one filled up; predictive draws included."""
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    done = subprocess.run(
+        [sys.executable, "-c", TWO_DEVICES], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split() == ["1", "2"]
