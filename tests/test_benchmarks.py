@@ -53,6 +53,7 @@ def rows(tmp_path_factory) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_all_rows_are_there_and_hold_positive_numbers(rows):
     found = {row["what"] for row in rows}
     assert not (TIMED | RATIOS.keys() | MACHINE | NONE) - found
@@ -63,17 +64,20 @@ def test_all_rows_are_there_and_hold_positive_numbers(rows):
         assert row["what"] not in TIMED | RATIOS.keys() or float(row["processor"]) > 0, row
 
 
+@pytest.mark.slow
 def test_what_is_asked_stands_beside_what_is_reached(rows):
     for what, asked in RATIOS.items():
         assert {row["asked"] for row in rows if row["what"] == what} == {asked}
 
 
+@pytest.mark.slow
 def test_nothing_recompiles_and_every_column_is_finite_in_float64(rows):
     assert {row["dtype"] for row in rows} == {"float64"}
     for what in NONE:
         assert [(row["value"], row["asked"]) for row in rows if row["what"] == what] in ([("0", "0")], [("0.0", "0")])
 
 
+@pytest.mark.slow
 def test_a_figure_carries_its_machine(rows):
     assert all(row["machine"] and row["jax"] and row["date"] and row["devices"] == "2" for row in rows)
 

@@ -15,6 +15,7 @@ assert tree.posterior.sizes["site"] == 2
 """
 
 
+@pytest.mark.slow
 def test_sites_are_sampled_on_two_devices():
     environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     done = subprocess.run([sys.executable, "-c", CODE], env=environment, capture_output=True, text=True, timeout=300)

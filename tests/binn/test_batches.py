@@ -89,6 +89,7 @@ def test_training_from_a_file_reads_in_parts_and_learns_as_well(sites, file, mon
     assert abs(best[0] - best[1]) < 0.2
 
 
+@pytest.mark.slow
 def test_a_killed_run_from_a_file_ends_the_same(file, tmp_path, monkeypatch):
     lazy = clm5.sites.open(file, lazy=True)
     config = binn.Config(width=16, epochs=3, sites_in_memory=200)

@@ -25,7 +25,7 @@ def data(sites):
 @pytest.mark.parametrize(
     "config",
     [
-        binn.Config(parameters="5"),
+        pytest.param(binn.Config(parameters="5"), marks=pytest.mark.slow),
         binn.Config(parameters="4", horizon_weights="thickness", model=clm5.ModelOptions(sigma=0.4)),
         binn.Config(parameters="4", model=clm5.ModelOptions(error="proda", sigma=0.6)),
     ],

@@ -186,6 +186,7 @@ def test_skill_per_split_says_how_far_it_had_to_reach(sites, trained):
     assert list(run.skill(elsewhere).index) == ["new"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("loss", "weights"), [("log_smooth_l1", "thickness"), ("likelihood", "proda")])
 def test_other_losses_and_weights_train(sites, loss, weights):
     config = binn.Config(width=16, epochs=2, loss=loss, horizon_weights=weights)

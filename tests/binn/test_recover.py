@@ -230,6 +230,7 @@ def test_unusable_experiments_are_refused(sites):
             binn.recover(sites, **{"config": quick(), **changes})
 
 
+@pytest.mark.slow
 def test_the_command_writes_tables_figures_and_a_page(tmp_path, capsys):
     from comparisons.cli import main
 

@@ -41,6 +41,7 @@ def test_an_ensemble_is_its_members(trained, some):
     np.testing.assert_allclose(tree["posterior"].unit.mean("draw")[0], run.predict(some), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_curvature_is_the_gauss_newton_matrix_of_the_likelihood(sites, small):
     """Against the Jacobian of all standardised residuals by all weights of the head."""
     network, config = small.network(0), small.config
@@ -102,6 +103,7 @@ def test_a_relaxed_mask_keeps_what_it_says_on_average():
     assert np.isfinite(slope)
 
 
+@pytest.mark.slow
 def test_learned_rates_move_are_used_and_are_recorded(sites, some):
     config = binn.Config(width=16, dropout=0.2, learn_dropout=True, learning_rate=1e-2, epochs=8)
     run = binn.fit(sites, config, progress=False)

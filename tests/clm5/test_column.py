@@ -101,6 +101,7 @@ def test_gradients_equal_central_differences(corners, bounds, rules):
         assert error.max() < 1e-4, clm5.NAMES[i]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(("bounds", "rules"), [*COMBINATIONS, ("binn", "proda"), ("proda", "binn")])
 def test_float32_gradients_agree_with_float64(corners, bounds, rules):

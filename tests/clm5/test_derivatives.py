@@ -35,6 +35,7 @@ def plain_climate(theta, forcing):
     return jnp.mean(monthly, -1), jnp.mean(monthly * forcing.nitrogen_scalar, -1)
 
 
+@pytest.mark.slow
 def test_climate_and_its_derivatives_equal_the_plain_formula(golden_forcing, x64):
     """In the parameters, to second order, and in the forcing; with w_scaling on both sides of saturation."""
     theta = drawn(8)
@@ -65,7 +66,7 @@ def _after_temperature(forcing):
     return [getattr(forcing, name) for name in list(forcing.__dataclass_fields__)[1:]]
 
 
-@pytest.mark.parametrize("n", [257, 600])
+@pytest.mark.parametrize("n", [pytest.param(257, marks=pytest.mark.slow), 600])
 def test_blocks_do_not_show(golden_forcing, n, x64):
     """Value, gradient and tangent of a batch of several blocks, the last filled up, equal those column by column."""
     theta, forcing = drawn(n), tiled(golden_forcing, n)
@@ -135,6 +136,7 @@ def test_a_derivative_out_of_range_saturates_in_float32_alone(x64):
     np.testing.assert_allclose(tangent, 1e38, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_jacobians_and_hessians_of_every_kind_exist_and_agree(golden_forcing, x64):
     """Forward, reverse, twice; by the parameters, by litter alone and by temperature alone."""
     theta, forcing = jnp.asarray(drawn(1)[0]), golden_forcing[0]

@@ -20,6 +20,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import clm5
 from tests.clm5.conftest import GOLDEN, forcing_of
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 AXES = ("Explicit", "Auto")  # of a mesh: in the types of arrays, or left to XLA
 FULL, ODD = 16_384, 602  # columns: on each of two devices 32 blocks of 256; 301 in two blocks of 151

@@ -159,6 +159,7 @@ for group in ("posterior", "posterior_predictive", "log_likelihood", "prior"):
 """
 
 
+@pytest.mark.slow
 def test_a_file_computed_on_two_devices_is_that_of_one():
     """37 draws in pieces of 4, the last one filled up; predictive draws included."""
     environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}

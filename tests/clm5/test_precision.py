@@ -16,6 +16,10 @@ from clm5.parameters import INDEX
 from tests.clm5.hostile import COMBINATIONS, FLOAT32_MAX, LEAST, SUMMABLE, gradient, in_both
 from tests.clm5.hostile import hostile as hostile_columns
 
+OURS = ("binn", "conservative")  # combined in the fast suite; the others in the slow one
+COMBINED = [pytest.param(*both, marks=() if both == OURS else pytest.mark.slow) for both in COMBINATIONS]
+RULE_SETS = [pytest.param(rules, marks=() if rules == OURS[1] else pytest.mark.slow) for rules in RULES]
+
 
 @pytest.fixture(scope="module")
 def hostile(golden_forcing):
@@ -23,7 +27,7 @@ def hostile(golden_forcing):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(("bounds", "rules"), COMBINATIONS)
+@pytest.mark.parametrize(("bounds", "rules"), COMBINED)
 def test_float32_is_float64_wherever_it_can_be(hostile, bounds, rules):
     """To 1e-4, for every layer from 1e-6 gC m⁻³ to the largest number; above that it is inf, never NaN."""
     narrow, wide = in_both(hostile, bounds)
@@ -41,7 +45,7 @@ def test_float32_is_float64_wherever_it_can_be(hostile, bounds, rules):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(("bounds", "rules"), COMBINATIONS)
+@pytest.mark.parametrize(("bounds", "rules"), COMBINED)
 def test_inf_in_float64_means_carbon_that_nothing_decomposes(hostile, bounds, rules):
     forcing = hostile.wide
     soc = np.asarray(clm5.simulate(*in_both(hostile, bounds)[1], rules=rules).soc)
@@ -53,7 +57,7 @@ def test_inf_in_float64_means_carbon_that_nothing_decomposes(hostile, bounds, ru
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(("bounds", "rules"), COMBINATIONS)
+@pytest.mark.parametrize(("bounds", "rules"), COMBINED)
 def test_gradients_are_finite(hostile, bounds, rules):
     """In both precisions, where each layer counts with a weight of its own, of either sign."""
     narrow, wide = in_both(hostile, bounds)
@@ -63,8 +67,9 @@ def test_gradients_are_finite(hostile, bounds, rules):
     assert np.isfinite(gradient("log", rules)(*narrow, weight)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(("bounds", "rules"), COMBINATIONS)
+@pytest.mark.parametrize(("bounds", "rules"), COMBINED)
 @pytest.mark.parametrize("loss", ["log+", "sum"])
 def test_no_layer_spoils_a_loss(hostile, loss, bounds, rules):
     """Whatever a layer holds, nothing or 1e30, and however fast it turns over, gradients are finite in float32."""
@@ -75,7 +80,7 @@ def test_no_layer_spoils_a_loss(hostile, loss, bounds, rules):
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("at_zero", [["taul1"], ["tau4s1"], ["taul1", "tau4s1"], ["tau4s1", "tau4s2"]])
-@pytest.mark.parametrize("rules", RULES)
+@pytest.mark.parametrize("rules", RULE_SETS)
 def test_float32_derivatives_at_a_turnover_of_zero(golden_forcing, golden, rules, at_zero):
     """Where float32 takes another way to the same derivatives, in columns that are otherwise in mid-range."""
     unit = 0.1 + 0.8 * np.asarray(golden["rand_kp"])
@@ -94,7 +99,7 @@ def test_float32_derivatives_at_a_turnover_of_zero(golden_forcing, golden, rules
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("rules", RULES)
+@pytest.mark.parametrize("rules", RULE_SETS)
 def test_nan_anywhere_makes_all_of_its_column_nan_and_no_other(golden_forcing, golden, rules, dtype):
     theta = np.array(clm5.ParameterSpace("binn").physical(golden["rand_kp"]), dtype)
     f = {k: np.array(getattr(golden_forcing, k), dtype) for k in golden_forcing.__dataclass_fields__}
@@ -112,7 +117,7 @@ def test_nan_anywhere_makes_all_of_its_column_nan_and_no_other(golden_forcing, g
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(("bounds", "rules"), COMBINATIONS)
+@pytest.mark.parametrize(("bounds", "rules"), COMBINED)
 def test_forward_derivatives_are_linear(hostile, bounds, rules):
     theta, forcing = (x[:300] for x in in_both(hostile, bounds)[1])
     run = functools.partial(jax.jvp, lambda t: clm5.simulate(t, forcing, rules=rules).soc, (theta,))

@@ -24,6 +24,7 @@ def theta(golden_forcing):
         return clm5.ParameterSpace("binn").physical(unit)
 
 
+@pytest.mark.slow
 def test_evaluations_do_not_compute_geometry(golden_forcing, theta, monkeypatch, x64):
     """Neither for a forcing that is passed, indexed and vmapped, nor for one that is closed over."""
     expected = soc(theta, golden_forcing)

@@ -131,6 +131,7 @@ def test_the_raw_stock_says_that_it_has_not_converged(sites):
     assert float(share.sel(scale="ln")) < 0.15
 
 
+@pytest.mark.slow
 def test_a_column_without_litter_has_no_index_and_does_not_count(sites):
     bare = sites.isel(site=[0, 1]).copy(deep=True)
     bare["litter_input"][0] = 0.0

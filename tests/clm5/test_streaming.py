@@ -61,7 +61,11 @@ def columns(golden, golden_forcing):
 
 @pytest.mark.parametrize(
     ("rules", "precision", "rtol"),
-    [("conservative", np.float32, 1e-5), ("proda", np.float64, 1e-13), ("binn", np.float64, 1e-13)],
+    [
+        pytest.param("conservative", np.float32, 1e-5, marks=pytest.mark.slow),
+        pytest.param("proda", np.float64, 1e-13, marks=pytest.mark.slow),
+        ("binn", np.float64, 1e-13),
+    ],
 )
 def test_streaming_equals_simulating_all_at_once(golden, golden_forcing, rules, precision, rtol):
     theta, forcing = columns_of(golden, golden_forcing, precision)
@@ -74,6 +78,7 @@ def test_streaming_equals_simulating_all_at_once(golden, golden_forcing, rules, 
         np.testing.assert_allclose(one, other, rtol=rtol)
 
 
+@pytest.mark.slow
 def test_it_compiles_once_and_computes_what_is_asked_for(columns):
     theta, forcing = columns
     traced = []
@@ -90,6 +95,7 @@ def test_it_compiles_once_and_computes_what_is_asked_for(columns):
     assert len(traced) == 1, "a second stream of the same function"
 
 
+@pytest.mark.slow
 def test_parameters_and_forcing_from_anywhere(columns, tmp_path):
     """Memory maps, Zarr, functions of a slice, arrays of JAX; one column of forcing for all."""
     theta, forcing = columns
@@ -150,6 +156,7 @@ def test_it_reads_one_block_ahead(columns):
     assert ahead == [2, 3, 3]
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_columns():
     """Eight times as many columns, whose forcing would take 600 MB more and their states 160 MB."""
     out = subprocess.run([sys.executable, "-c", MEASURED], check=True, capture_output=True, text=True).stdout

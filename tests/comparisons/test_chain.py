@@ -38,6 +38,7 @@ def folder(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_the_chain_leaves_a_report_and_its_parts(folder):
     run = folder / "run"
     page = (run / "report" / "index.html").read_text()
@@ -58,6 +59,7 @@ def test_the_chain_leaves_a_report_and_its_parts(folder):
     assert (held_out == "test").sum() == 2, "half of the sampled sites are held out"
 
 
+@pytest.mark.slow
 def test_a_chain_of_an_earlier_version_is_taken_up(folder, tmp_path, capsys):
     """Its network's record lacks the options that came later, and no file of it says how draws are made."""
     run = tmp_path / "run"
@@ -107,6 +109,7 @@ def test_train_draws_by_the_method_that_its_loss_allows(folder, tmp_path, capsys
     assert result.soc_standing.sel(way="network", subset="test") == "given the profile"
 
 
+@pytest.mark.slow
 def test_a_finished_chain_is_not_done_again(folder, capsys):
     assert main(["run", str(folder / "sites.nc"), "--out", str(folder / "run"), *SMALL, "--resume"]) == 2
     assert "finished" in capsys.readouterr().err
@@ -115,6 +118,7 @@ def test_a_finished_chain_is_not_done_again(folder, capsys):
     assert "not overwritten" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_broken_site_file_is_refused_in_words(folder, tmp_path, capsys):
     with xr.open_dataset(folder / "sites.nc", engine="h5netcdf") as data:
         broken = data.load()

@@ -124,6 +124,7 @@ def test_groups_that_cannot_be_read_are_refused(folder, tmp_path, capsys, text, 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_commands_overwrite_nothing_refuse_by_name_and_say_where_sites_are_few(folder, capsys, tmp_path):
     sites = str(folder / "sites.nc")
     assert main(["sensitivity", sites, "--out", str(folder)]) == 2

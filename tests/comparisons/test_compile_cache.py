@@ -51,6 +51,7 @@ print(*(seen[f"/jax/compilation_cache/{event}"] for event in ("compile_requests_
 """
 
 
+@pytest.mark.slow
 def test_a_second_command_compiles_nothing(tmp_path):
     kept = tmp_path / "new" / "folder"
     others = {launch.VARIABLE, "XLA_FLAGS"}

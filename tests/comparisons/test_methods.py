@@ -36,8 +36,18 @@ def test_every_method_of_the_network_has_its_words():
     ("method", "said", "not_said"),
     [
         ("mc_dropout", ["a dropout mask", "the rest is dropout", "dropout draws are narrower"], []),
-        ("ensemble", ["one ensemble (the only one)", "training anew", "ensemble are narrower"], ["dropout draws"]),
-        ("laplace", ["a head of it", "the rest is between heads", "heads drawn around"], ["dropout draws"]),
+        pytest.param(
+            "ensemble",
+            ["one ensemble (the only one)", "training anew", "ensemble are narrower"],
+            ["dropout draws"],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "laplace",
+            ["a head of it", "the rest is between heads", "heads drawn around"],
+            ["dropout draws"],
+            marks=pytest.mark.slow,
+        ),
         ("amortised", ["a draw of its answer", "an approximate posterior"], ["even untrained", "dropout draws"]),
     ],
 )
@@ -96,7 +106,9 @@ def test_fewer_than_four_draws_are_refused_by_name(sites, sampler):
         comparisons.compare(drawn(sites, "ensemble", chains=1, draws=3), sampler, sites)
 
 
-@pytest.mark.parametrize("attrs", [{"loss": "elbo", "reads_profile": "yes"}, {"loss": "simulation"}])
+@pytest.mark.parametrize(
+    "attrs", [pytest.param({"loss": "elbo", "reads_profile": "yes"}, marks=pytest.mark.slow), {"loss": "simulation"}]
+)
 def test_a_network_that_is_given_the_profile_is_not_held_out_from_it(sites, sampler, attrs, tmp_path, no_pictures):
     network = drawn(sites, "amortised", **attrs)
     result = comparisons.compare(network, sampler, sites)
