@@ -23,7 +23,9 @@ class Config:
     """How `binn.fit` trains.
 
     model: the column, the box and the error model, shared with the sampler.
-    width, depth: units of a hidden layer, number of hidden layers.
+    width, depth: units of a hidden layer, number of hidden layers; 0 layers make a linear model of the inputs.
+    curves: give every number as so many hat functions too (linear B-splines within ± 2.5 sd), so that the first layer
+        sums a learned curve of each; with depth 0 the network is an additive model behind the constraint.
     activation: "silu", "relu", "leaky_relu" (slope 0.3, as published) or "tanh".
     dropout: share of hidden units switched off, in training and in Monte Carlo draws; 0 trains without, and then
         there are no draws.
@@ -65,6 +67,7 @@ class Config:
     model: ModelOptions = field(default_factory=ModelOptions)
     width: int = 64
     depth: int = 2
+    curves: int = 0
     activation: str = "silu"
     dropout: float = 0.2
     learn_dropout: bool = False
@@ -99,9 +102,10 @@ class Config:
     def __post_init__(self):
         if not isinstance(self.model, ModelOptions):
             raise ValueError(f"binn.Config: model must be a clm5.ModelOptions, got {type(self.model).__name__}")
-        lowest = dict.fromkeys(("width", "depth", "batch_size", "epochs", "patience", "members"), 1)
+        lowest = dict.fromkeys(("width", "batch_size", "epochs", "patience", "members"), 1)
         for name, least in (
-            lowest | {"split_seed": 0, "embedding": 0, "fold": 0, "folds": 2, "sites_in_memory": 0}
+            lowest
+            | {"split_seed": 0, "depth": 0, "curves": 0, "embedding": 0, "fold": 0, "folds": 2, "sites_in_memory": 0}
         ).items():
             value = getattr(self, name)
             if not _is_integer(value) or value < least:
@@ -147,6 +151,12 @@ class Config:
     def _check_pairs(self) -> None:
         """Choices that are right alone and wrong together."""
         distribution = self.loss in losses.DISTRIBUTIONS
+        if self.curves == 1:
+            raise ValueError("binn.Config: curves must be 0, or at least 2 hat functions, got 1")
+        if self.depth == 0 and self.dropout > 0:
+            raise ValueError(
+                f"binn.Config: dropout follows hidden layers; with depth 0 it must be 0, got {self.dropout!r}"
+            )
         if self.learn_dropout and self.dropout == 0:
             raise ValueError("binn.Config: learn_dropout starts from dropout, which must be above 0, got 0")
         if self.learn_dropout and self.norm != "none":

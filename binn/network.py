@@ -23,6 +23,7 @@ LEAST_SPREAD = 1e-3  # of a posterior on the probit scale, where the prior has 1
 CONCRETE_TEMPERATURE = 0.1  # of relaxed masks: as published
 PRIOR_PRECISION = 1e-4  # of weights after a learned rate, nats
 COOLEST, HOTTEST = 10.0, 109.0  # the range of the published learnable temperature
+FURTHEST = 2.5  # sd from the mean at which the curve of a number ends; beyond it is constant
 
 
 class Layer(nnx.Module):
@@ -52,7 +53,9 @@ class ParameterNetwork(nnx.Module):
     The head starts small, so that an untrained network answers about ½, the middle of the box, everywhere. With
     `learn_temperature`, logits are divided by a learned number between 10 and 109, as published. With `embedding`
     above 0, every categorical covariate (`spans`, its columns) is first mapped to that many learned numbers, by the
-    table whose number stands in `tables`. With `learn_dropout`, `dropout` is where the rates of the layers start.
+    table whose number stands in `tables`. With `curves` above 0 every number is given as that many hat functions too,
+    so that the next layer sums learned curves; with a depth of 0 that layer is the head, and the network an additive
+    model of its inputs. With `learn_dropout`, `dropout` is where the rates of the layers start.
     Source: Xu et al. (2025), BINN.
     """
 
@@ -72,6 +75,7 @@ class ParameterNetwork(nnx.Module):
         constraint: str = "sigmoid",
         learn_temperature: bool = False,
         embedding: int = 0,
+        curves: int = 0,
         learn_dropout: bool = False,
         spans: tuple[tuple[int, int], ...] = (),
         tables: tuple[int, ...] = (),
@@ -85,10 +89,12 @@ class ParameterNetwork(nnx.Module):
         self.tables = nnx.Dict(
             {str(table): nnx.Linear(size, embedding, use_bias=False, **pinned) for table, size in sizes.items()}
         )
+        n_in += curves * (n_in - sum(stop - start for start, stop in self.spans))
         n_in += sum(embedding - (stop - start) for start, stop in self.spans)
+        self.curves = curves
         shape: dict[str, Any] = {"norm": norm, "activation": activation, "residual": residual, "pinned": pinned}
         self.hidden = nnx.List([Layer(a, b, **shape) for a, b in pairwise([n_in, *[width] * depth])])
-        self.head = nnx.Linear(width, self.n_answers(n_out), kernel_init=small, **pinned)
+        self.head = nnx.Linear(width if depth else n_in, self.n_answers(n_out), kernel_init=small, **pinned)
         self.n_out = n_out
         self.temperature = nnx.Param(jnp.zeros((), jnp.float32)) if learn_temperature else None
         # the rate of every hidden layer, by its logit, where it is learned
@@ -159,6 +165,8 @@ class ParameterNetwork(nnx.Module):
         numbers = np.array([column for column in range(x.shape[1]) if column not in categorical], dtype=int)
         spans = zip(self.table_of, self.spans, strict=True)
         embedded = [self.tables[str(table)](x[:, start:stop]) for table, (start, stop) in spans]
+        if self.curves:
+            embedded.append(hats(x[:, numbers], self.curves))
         return jnp.concatenate([x[:, numbers], *embedded], axis=1) if embedded else x
 
 
@@ -192,6 +200,14 @@ class PosteriorNetwork(ParameterNetwork):
         spread = LEAST_SPREAD + (1 - LEAST_SPREAD) * nnx.softplus(diagonal + np.float32(np.log(np.e - 1)))
         places = np.arange(self.n_out)
         return mean, factor.at[:, places, places].set(spread)
+
+
+def hats(x: Float[Array, "site number"], count: int) -> Float[Array, "site hat"]:
+    """Hat functions of standardised numbers, `count` of each with equal distances within ± 2.5: linear B-splines."""
+    places = jnp.linspace(-FURTHEST, FURTHEST, count, dtype=x.dtype)
+    inside = jnp.clip(x, -FURTHEST, FURTHEST)[..., None]
+    rise = 1 - jnp.abs(inside - places) * np.float32((count - 1) / (2 * FURTHEST))
+    return jnp.maximum(rise, 0).reshape(x.shape[0], -1)
 
 
 def unit_of_score(score: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

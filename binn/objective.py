@@ -60,6 +60,7 @@ def build_network(config: Config, features: Features, key: PRNGKeyArray) -> Para
         constraint=config.constraint,
         learn_temperature=config.learn_temperature,
         embedding=config.embedding,
+        curves=config.curves,
         learn_dropout=config.learn_dropout,
         spans=features.categories,
         tables=features.tables,

@@ -52,6 +52,7 @@ def fit_plain(
         1,
         width=config.width,
         depth=config.depth,
+        curves=config.curves,
         dropout=config.dropout,
         activation=config.activation,
         rngs=nnx.Rngs(params=jax.random.fold_in(key, 0)),

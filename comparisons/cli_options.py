@@ -52,7 +52,9 @@ class Network:
     width: int = 64
     "units of a hidden layer"
     depth: int = 2
-    "number of hidden layers"
+    "number of hidden layers; 0: linear in what it reads"
+    curves: int = 0
+    "hat functions that every number is given as, so that the first layer sums a learned curve of each"
     activation: Literal["relu", "leaky_relu", "silu", "tanh"] = "silu"
     "of hidden units"
     norm: Literal["none", "batch", "layer"] = "none"

@@ -48,9 +48,9 @@ def recover(
         list[str] | None,
         Parameter(help="covariate that the network may see; give it again for more. Default: all", negative=""),
     ] = None,
-    width: Annotated[int, Parameter(help="units of a hidden layer")] = 64,
-    dropout: Annotated[float, Parameter(help="share of hidden units switched off; 0 has no intervals")] = 0.05,
-    epochs: Annotated[int, Parameter(help="most passes over the training sites")] = 300,
+    width: Annotated[int, Parameter(help="units of the hidden layer")] = 32,
+    dropout: Annotated[float, Parameter(help="share of hidden units switched off; 0 has no intervals")] = 0.02,
+    epochs: Annotated[int, Parameter(help="most passes over the training sites")] = 400,
     gradient: Annotated[
         Literal["gauss_newton", "plain"], Parameter(help="preconditioned by what carbon tells at each site, or not")
     ] = "gauss_newton",
