@@ -43,8 +43,8 @@ def horizon_loss(
     "log_smooth_l1": Huber's loss (δ = 1) of ln(modelled) − ln(observed), no pull. A horizon measured as 0 counts for
         nothing.
 
-    weights: of the horizons of a profile: "equal" (1, as the sampler), "thickness" (in dm), or "proda" (10 near the
-        profile's mean SOC and depth, 1 far from it). A padded horizon adds 0 to both numbers.
+    weights: of the horizons of a profile: "equal" (1, as the sampler), "thickness" (in dm), or "proda" (up to 10 at the
+        ends of the profile, 1 near its mean SOC and depth). A padded horizon adds 0 to both numbers.
     """
     measured = observations.measured
     weight = horizon_weights(weights, observations).astype(soc.dtype)

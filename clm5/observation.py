@@ -156,23 +156,25 @@ def _pchip_end(h0, h1, slope0, slope1):
 def proda_layer_weights(observations: Observations) -> Float[Array, "*site horizon"]:
     """PRODA's weights of the horizons of a profile: 10 · exp(−(rank − 1)), at least 1; 0 for padding.
 
-    rank = mean of the ranks (1 = smallest; ties, to 1e-4, share theirs) of the horizons' distances from the profile's
-    mean SOC and mean depth: the horizons most typical of the profile weigh most.
+    rank = mean of the ranks (1 = largest; ties, to 1e-4, share theirs) of the horizons' distances from the profile's
+    mean SOC and mean depth: top and bottom of the profile weigh most.
+
+    Source: PRODA's code, `da_cesm2_clm5_cen_vr_v2.m`, which sorts the distances in descending order.
     """
     real = observations.measured
     depth = jnp.where(real, 0.5 * (observations.upper + observations.lower), 0.0)
-    rank = 0.5 * (_rank_from_mean(jnp.where(real, observations.soc, 0.0), real) + _rank_from_mean(depth, real))
+    rank = 0.5 * (_rank_of_distance(jnp.where(real, observations.soc, 0.0), real) + _rank_of_distance(depth, real))
     return jnp.where(real, jnp.maximum(10.0 * jnp.exp(-(rank - 1.0)), 1.0), 0.0)
 
 
-def _rank_from_mean(x, real):
+def _rank_of_distance(x, real):
     mean = jnp.sum(x, axis=-1, keepdims=True) / jnp.maximum(jnp.sum(real, axis=-1, keepdims=True), 1)
     distance = jnp.where(real, jnp.abs(x - mean), 0.0)
     tie = 1e-4 * jnp.max(distance, axis=-1, keepdims=True)  # of two horizons, both are equally far
     apart = distance[..., :, None] - distance[..., None, :]  # of horizon i from horizon j
-    nearer = (apart > tie[..., None]) & real[..., None, :]
+    farther = (apart < -tie[..., None]) & real[..., None, :]  # horizon j than i
     equal = (jnp.abs(apart) <= tie[..., None]) & real[..., None, :]
-    return 1.0 + jnp.sum(nearer, axis=-1) + 0.5 * (jnp.sum(equal, axis=-1) - 1)
+    return 1.0 + jnp.sum(farther, axis=-1) + 0.5 * (jnp.sum(equal, axis=-1) - 1)
 
 
 def predict_horizons(

@@ -97,14 +97,20 @@ def test_predictive_draws_have_the_stated_error():
     assert abs(drawn.mean()) < 5 * sigma / np.sqrt(n)
 
 
-def test_proda_weights_prefer_the_typical_horizon():
-    observations = clm5.Observations(
-        jnp.array([0.0, 0.4, 1.0, jnp.nan]), jnp.array([0.2, 0.6, 2.0, jnp.nan]), jnp.array([9e3, 5e3, 1e3, jnp.nan])
-    )
-    weight = proda_layer_weights(observations)
-    assert weight[3] == 0
-    np.testing.assert_allclose(weight[1], 10.0)  # rank 1 in both
-    assert np.all(weight[:3] >= 1)
+def test_proda_weights_prefer_the_ends_of_a_profile():
+    """The ranks of the published code: distances from the means, sorted in descending order, twice."""
+    upper, lower = np.array([0.0, 0.2, 0.4, 1.0]), np.array([0.2, 0.4, 0.6, 2.0])
+    soc = np.array([9e3, 5.5e3, 4.5e3, 2e3])
+    ranks = []
+    for x in (soc, 0.5 * (upper + lower)):
+        order = np.argsort(-np.abs(x - x.mean()), kind="stable")
+        ranks.append(1 + np.argsort(order))
+    expected = np.maximum(10 * np.exp(-(np.mean(ranks, axis=0) - 1)), 1)
+    padded = [np.append(x, np.nan) for x in (upper, lower, soc)]
+    weight = proda_layer_weights(clm5.Observations(*map(jnp.asarray, padded)))
+    np.testing.assert_allclose(weight, [*expected, 0.0], rtol=1e-6)
+    assert weight[3] > weight[1]
+    assert weight[0] > weight[2]
 
 
 @pytest.mark.usefixtures("x64")
