@@ -1,13 +1,18 @@
 """Everything that decides how sites are sampled, in one record that travels with the draws."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Float
 
 import clm5
 from bayes.model import SCALES
+
+KEEPS = ("draws", "summary")
+STORES = ("netcdf", "zarr")
+LONGER = 3  # times the warm-up and draws of the attempt before
+LEAST = {"chains": 1, "warmup": 20, "draws": 4, "batch": 1, "max_tree_depth": 1, "reruns": 0, "thin": 1}
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,12 @@ class Config:
     free: names of the parameters that are sampled; default all 21.
     fixed: physical values of parameters that are not free; those not named are held at CLM5's default, moved to the
         nearest bound where it lies outside.
+    reruns: how often a site that misses R-hat < 1.01 or 400 effective draws is sampled again at most, every time with
+        three times the warm-up and draws of the time before and from other draws of the prior.
+    thin: every so manieth draw is kept in the file. Diagnostics rest on all draws.
+    keep: "draws", or "summary": mean, sd, quantiles and diagnostics of every parameter and process, without draws.
+    store: "netcdf", one file, made in memory when all batches are done; or "zarr", filled batch by batch and opened
+        lazily, for any number of sites.
     """
 
     model: clm5.ModelOptions = field(default_factory=clm5.ModelOptions)
@@ -37,13 +48,17 @@ class Config:
     scale: str = "probit"
     free: tuple[str, ...] | None = None
     fixed: Mapping[str, float] | None = None
+    reruns: int = 2
+    thin: int = 1
+    keep: str = "draws"
+    store: str = "netcdf"
 
     def __post_init__(self):
         if self.fixed is not None:
             object.__setattr__(self, "fixed", {str(name): float(value) for name, value in self.fixed.items()})
         if not isinstance(self.model, clm5.ModelOptions):
             raise ValueError(f"Config: model must be a clm5.ModelOptions, got {type(self.model).__name__}")
-        for name, least in (("chains", 1), ("warmup", 20), ("draws", 4), ("batch", 1), ("max_tree_depth", 1)):
+        for name, least in LEAST.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f"Config: {name} must be a whole number of at least {least}, got {value!r}")
@@ -51,10 +66,13 @@ class Config:
             raise ValueError(
                 f"Config: max_tree_depth {self.max_tree_depth} allows 2**{self.max_tree_depth} gradients a draw"
             )
+        if self.draws // self.thin < LEAST["draws"]:
+            raise ValueError(f"Config: thin {self.thin} leaves {self.draws // self.thin} of {self.draws} draws a chain")
         if not 0 < self.target_accept < 1:
             raise ValueError(f"Config: target_accept must lie between 0 and 1, got {self.target_accept!r}")
-        if self.scale not in SCALES:
-            raise ValueError(f"Config: scale must be one of {SCALES}, got {self.scale!r}")
+        for name, known in (("scale", SCALES), ("keep", KEEPS), ("store", STORES)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"Config: {name} must be one of {known}, got {getattr(self, name)!r}")
         if self.free is not None:
             object.__setattr__(self, "free", tuple(self.free))
             if not self.free:
@@ -97,6 +115,16 @@ class Config:
         return {
             name: float(value) for name, value in zip(clm5.NAMES, theta, strict=True) if name not in self.free_names
         }
+
+    @property
+    def kept_draws(self) -> int:
+        """Draws of a chain that the file holds."""
+        return self.draws // self.thin
+
+    def longer(self, attempt: int) -> "Config":
+        """The settings of an attempt: longer every time, thinned to as many draws in the file."""
+        factor = LONGER**attempt
+        return replace(self, warmup=self.warmup * factor, draws=self.draws * factor, thin=self.thin * factor)
 
     def request(self) -> dict:
         """The choices that draws depend on, JSON-like."""

@@ -12,17 +12,26 @@ class Progress:
         batches: how many there are.
         transitions: per batch, warm-up included.
         shown: False is silent, and so is any output that is not a terminal.
+        what: is being done.
     """
 
-    def __init__(self, batches: int, transitions: int, *, shown: bool = True, console: Console | None = None):
+    def __init__(
+        self,
+        batches: int,
+        transitions: int,
+        *,
+        shown: bool = True,
+        what: str = "sampling",
+        console: Console | None = None,
+    ):
         console = Console(stderr=True) if console is None else console
-        self._per_batch, self._done, self._batches = transitions, 0, batches
+        self._per_batch, self._done, self._batches, self._what = transitions, 0, batches, what
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
         self._bar = Bar(*columns, console=console, disable=not (shown and console.is_terminal), transient=True)
         self._task = self._bar.add_task(self._label(), total=batches * transitions)
 
     def _label(self) -> str:
-        return f"sampling, batch {min(self._done + 1, self._batches)} of {self._batches}"
+        return f"{self._what}, batch {min(self._done + 1, self._batches)} of {self._batches}"
 
     def __enter__(self) -> "Progress":
         self._bar.start()

@@ -15,8 +15,9 @@ from .parameters import NAMES as NAMES
 from .parameters import PARAMETERS as PARAMETERS
 from .parameters import ParameterSpace as ParameterSpace
 from .posterior import assemble_posterior as assemble_posterior
-from .posterior import open_posterior as open_posterior
-from .posterior import save_posterior as save_posterior
+from .posterior_file import open_posterior as open_posterior
+from .posterior_file import save_posterior as save_posterior
+from .posterior_store import PosteriorStore as PosteriorStore
 from .sensitivity import sobol as sobol
 from .six_processes import PROCESSES as PROCESSES
 from .six_processes import Processes as Processes

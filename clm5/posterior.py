@@ -4,17 +4,15 @@ import dataclasses
 import datetime
 import functools
 import importlib.metadata
-import importlib.util
 import time
+import zlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from clm5._atomic import write_atomically
 from clm5.column import simulate
 from clm5.forcing import Forcing
 from clm5.grid import NODE
@@ -50,6 +48,8 @@ def assemble_posterior(
     """Make the posterior file's tree from draws on the unit cube.
 
     Profiles, processes, predictive draws and log likelihoods are computed here, so that both ways write the same thing.
+    The random numbers of a site follow from the seed, its id and the draw's number: a site's tree is the same whichever
+    sites are assembled with it.
 
     Args:
         unit: draws on the unit cube, (chain, draw, site, 21); the site axis follows `sites.site`.
@@ -127,12 +127,20 @@ _DIMS = {
 
 
 @functools.partial(jax.jit, static_argnames="options")
-def _consequences(unit, key, forcing: Forcing, observations: Observations, options: ModelOptions):
-    """theta, processes, profiles, predictive draws and log densities of unit-cube points (draw, site, 21), float32."""
+def _consequences(unit, numbers, keys, forcing: Forcing, observations: Observations, options: ModelOptions):
+    """theta, processes, profiles, predictive draws and log densities of unit-cube points (draw, site, 21), float32.
+
+    `numbers` (draw,) and `keys` (site,) make the random numbers.
+    """
+
+    def predict(number, soc):
+        at_site = lambda key, *site: sample_observations(jax.random.fold_in(key, number), *site, options)  # noqa: E731
+        return jax.vmap(at_site)(keys, soc, observations)
+
     theta = options.space.physical(unit)
     state = simulate(theta, forcing, rules=options.rules)
     six = processes(theta, forcing, state).stacked()
-    predicted = sample_observations(key, state.soc, observations, options)
+    predicted = jax.vmap(predict)(numbers, state.soc)
     density = jnp.where(observations.measured, log_likelihood(state.soc, observations, options), jnp.nan)
     return jax.tree.map(lambda x: x.astype(jnp.float32), (theta, six, state.soc, predicted, density))
 
@@ -142,10 +150,7 @@ def _push_through(unit: np.ndarray, sites, options: ModelOptions, key) -> dict[s
     n_site = sites.sizes["site"]
     if n_site > COLUMNS_AT_ONCE:
         blocks = [slice(i, i + COLUMNS_AT_ONCE) for i in range(0, n_site, COLUMNS_AT_ONCE)]
-        parts = [
-            _push_through(unit[:, :, block], sites.isel(site=block), options, jax.random.fold_in(key, i))
-            for i, block in enumerate(blocks)
-        ]
+        parts = [_push_through(unit[:, :, block], sites.isel(site=block), options, key) for block in blocks]
         names = {name: dims for name, (dims, _) in parts[0].items()}
         return {name: (dims, np.concatenate([part[name][1] for part in parts], axis=2)) for name, dims in names.items()}
     forcing, observations = Forcing.from_sites(sites), Observations.from_sites(sites)
@@ -155,13 +160,16 @@ def _push_through(unit: np.ndarray, sites, options: ModelOptions, key) -> dict[s
     padded = np.concatenate([flat, np.repeat(flat[-1:], -len(flat) % step, axis=0)])  # one shape, one compilation
     starts = range(0, len(padded), step)
     devices = jax.local_devices() if len(starts) >= WORTH_SPREADING else jax.local_devices()[:1]
-    given = [jax.device_put((forcing, observations), device) for device in devices]
+    hashes = np.array([zlib.crc32(str(name).encode()) for name in sites.site.values], np.uint32)
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, hashes)
+    given = [jax.device_put((keys, forcing, observations), device) for device in devices]
     running: list[Any] = []
     pieces = []
     for number, start in enumerate(starts):  # a piece on every device at a time
         device = number % len(devices)
         piece = jax.device_put(padded[start : start + step].astype(np.float64), devices[device])
-        running.append(_consequences(piece, jax.random.fold_in(key, start), *given[device], options))
+        numbers = np.arange(start, start + step, dtype=np.uint32)
+        running.append(_consequences(piece, numbers, *given[device], options))
         if len(running) > len(devices):
             pieces.append(jax.device_get(running.pop(0)))
     pieces += map(jax.device_get, running)
@@ -239,51 +247,3 @@ def _attributes(sites, options, method, seed, wall_time, n_solves, n_gradients) 
         "created_at": datetime.datetime.fromtimestamp(time.time(), datetime.UTC).isoformat(timespec="seconds"),
         **versions,
     }
-
-
-def save_posterior(tree: "xr.DataTree", path: str | Path) -> Path:
-    """Write a posterior tree to netCDF (.nc) or Zarr (.zarr), whole or not at all; replaces what is there."""
-    path = Path(path)
-    if path.suffix == ".zarr":
-        require_zarr("save_posterior")
-        return write_atomically(path, lambda temporary: tree.to_zarr(temporary, consolidated=False, zarr_format=2))
-    if path.suffix != ".nc":
-        raise ValueError(f"save_posterior: the file name must end in .nc or .zarr, got {path.name!r}")
-    return write_atomically(path, lambda temporary: tree.to_netcdf(temporary, engine="h5netcdf"))
-
-
-def open_posterior(path: str | Path) -> "xr.DataTree":
-    """Read a posterior tree into memory and close the file.
-
-    Raises:
-        FileNotFoundError: where there is no such file.
-        ValueError: where the file has no posterior group.
-    """
-    import xarray as xr
-
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"open_posterior: there is no posterior file at {path}")
-    if path.suffix == ".zarr":
-        require_zarr("open_posterior")
-    how: dict[str, Any] = (
-        {"engine": "zarr", "consolidated": False} if path.suffix == ".zarr" else {"engine": "h5netcdf"}
-    )
-    with xr.open_datatree(path, **how) as tree:
-        if "posterior" not in tree.children:
-            raise ValueError(
-                f"open_posterior: {path} has no group 'posterior' (groups: {', '.join(tree.children) or 'none'}). "
-                "Is it a site file, or a comparison?"
-            )
-        if tree.attrs.get("schema_version", SCHEMA_VERSION) != SCHEMA_VERSION:
-            raise ValueError(
-                f"open_posterior: {path} has schema version {tree.attrs['schema_version']}, this version of the "
-                f"package reads {SCHEMA_VERSION}"
-            )
-        return tree.load()
-
-
-def require_zarr(what: str) -> None:
-    """Raise an ImportError that says how to get Zarr where it is not installed."""
-    if importlib.util.find_spec("zarr") is None:
-        raise ImportError(f"{what}: Zarr files need the extra: pip install 'binn-clm5[zarr]', or use a .nc file")

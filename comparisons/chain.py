@@ -42,6 +42,8 @@ class Plan:
             raise ValueError(
                 f"Plan: network and sampler must share one model; got {self.network.model} and {self.sampler.model}"
             )
+        if self.sampler.keep != "draws":
+            raise ValueError(f"Plan: a comparison needs the sampler's draws: keep is {self.sampler.keep!r}")
         if self.sampled < 2:
             raise ValueError(f"Plan: a correlation over sites needs at least 2 sampled sites, got {self.sampled}")
         object.__setattr__(self, "method", chosen_method(self.network, self.method))

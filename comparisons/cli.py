@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
+from comparisons.cli_calibrate import calibrate
 from comparisons.cli_options import (
     Draws,
     Model,
@@ -20,6 +21,7 @@ from comparisons.cli_options import (
     refuse_existing,
     say,
 )
+from comparisons.cli_proda import proda
 from comparisons.cli_recover import baselines, recover
 from comparisons.cli_understanding import explain, sensitivity
 from comparisons.launch import Launch
@@ -34,7 +36,9 @@ app = App(
 )
 sites_app = App(name="sites", help="Make, convert and check site files.")
 app.command(sites_app)
+app.command(proda)
 app.command(recover)
+app.command(calibrate)
 app.command(baselines)
 app.command(explain)
 app.command(sensitivity)
@@ -120,13 +124,19 @@ def sample(
     *,
     out: Out,
     only: Annotated[int | None, Parameter(help="sample this many sites, chosen at random")] = None,
+    cluster: Annotated[
+        str | None, Parameter(help="address of a dask scheduler whose workers sample, such as tcp://10.0.0.1:8786")
+    ] = None,
     resume: Annotated[bool, Parameter(help="take up an interrupted run in --out")] = False,
     seed: Seed = 0,
     model: Model | None = None,
     sampler: Sampler | None = None,
     launch: Launch | None = None,
 ) -> None:
-    """Sample the posterior at every site of a site file by NUTS and write OUT/posterior.nc."""
+    """Sample the posterior at every site of a site file by NUTS and write OUT/posterior.nc, or posterior.zarr.
+
+    Sites that still miss R-hat < 1.01 or 400 effective draws in the end are listed, all of them in OUT/unconverged.csv.
+    """
     if not resume:
         refuse_existing(out, hint="To take up an interrupted run there, add --resume.")
     (launch or Launch()).start()
@@ -135,14 +145,20 @@ def sample(
     import bayes
     import clm5
 
-    data = clm5.sites.open(sites)
+    config = (sampler or Sampler()).config((model or Model()).options())
+    data = clm5.sites.open(sites, lazy=config.store == "zarr")
     if only is not None:
         if not 1 <= only <= data.sizes["site"]:
             raise ValueError(f"--only must lie between 1 and the {data.sizes['site']} sites of {sites}, got {only}")
         data = data.isel(site=np.sort(np.random.default_rng(seed).permutation(data.sizes["site"])[:only]))
-    tree = bayes.sample(data, (sampler or Sampler()).config((model or Model()).options()), out=out, seed=seed)
-    say(bayes.verdict(bayes.summary(tree)))
-    say(f"posterior: {out / 'posterior.nc'}")
+    if cluster is None:
+        tree = bayes.sample(data, config, out=out, seed=seed)
+    else:
+        tree = bayes.sample_on(cluster, data, config, out=out, seed=seed)
+    table = bayes.summary(tree)
+    say(bayes.verdict(table))
+    bayes.unconverged(table).to_csv(out / "unconverged.csv", index=False)
+    say(f"posterior: {out / ('posterior.zarr' if config.store == 'zarr' else 'posterior.nc')}")
 
 
 @app.command

@@ -110,12 +110,22 @@ class Sampler:
     "transitions that are kept, per chain"
     batch: int = 16
     "sites in one compiled program"
+    reruns: int = 2
+    """how often a site that misses R-hat < 1.01 or 400 effective draws is sampled again at most, every time three times
+    longer"""
+    thin: int = 1
+    "every so manieth transition that is kept goes into the file; diagnostics rest on all"
+    keep: Literal["draws", "summary"] = "draws"
+    "what the file holds; summary: means, quantiles and diagnostics alone, which no report can be made of"
+    store: Literal["netcdf", "zarr"] = "netcdf"
+    "one file, made in memory; or a folder that is filled batch by batch, for any number of sites"
 
     def config(self, options):
         """As `bayes.Config`."""
         from bayes import Config
 
-        return Config(model=options, chains=self.chains, warmup=self.warmup, draws=self.samples, batch=self.batch)
+        chosen = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "samples"}
+        return Config(model=options, draws=self.samples, **chosen)
 
 
 Out = Annotated[Path, Parameter(name=["--out", "-o"], help="new folder or file to write; never overwritten")]

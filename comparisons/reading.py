@@ -126,6 +126,12 @@ def common_sites(network: xr.DataTree, sampler: xr.DataTree, sites: xr.Dataset) 
     Raises:
         ValueError: there is none; the message shows what each holds.
     """
+    for who, tree in (("network", network), ("sampler", sampler)):
+        if "posterior" not in tree.children:
+            raise ValueError(
+                f"{who}: its posterior file holds no draws (groups: {', '.join(tree.children)}). A file of "
+                "a sampler with keep='summary' cannot be compared: sample with keep='draws', thinned"
+            )
     held = {"network": _ids(network["posterior"]), "sampler": _ids(sampler["posterior"]), "sites": _ids(sites)}
     ids = [i for i in held["sites"] if i in set(held["network"]) & set(held["sampler"])]
     if not ids:

@@ -15,12 +15,12 @@ from jaxtyping import TypeCheckError
 
 import bayes
 import clm5
-from bayes import diagnostics, sampling
-from bayes.storage import RunFolder
+from bayes import diagnostics, runs, sampler
+from bayes.storage import InMemory, RunFolder
 
 FREE = ("q10", "tau4s3")
 OPTIONS = clm5.ModelOptions()
-CONFIG = bayes.Config(OPTIONS, chains=4, warmup=200, draws=40, max_tree_depth=5, batch=2, free=FREE)
+CONFIG = bayes.Config(OPTIONS, chains=4, warmup=200, draws=40, max_tree_depth=5, batch=2, free=FREE, reruns=0)
 
 simulate = jax.jit(lambda theta, forcing: clm5.simulate(theta, forcing, OPTIONS.rules).soc)
 
@@ -69,11 +69,9 @@ def grid_moments(site: xr.Dataset, sigmas, n: int = 101) -> list[np.ndarray]:
     return moments
 
 
-def units(sites: xr.Dataset, seed: int = 0, progress: bool = False, config=CONFIG) -> np.ndarray:
+def units(sites: xr.Dataset, seed: int = 0, config=CONFIG) -> np.ndarray:
     """Draws alone, without the work of a posterior file: (chain, draw, site, 21)."""
-    ids = [str(name) for name in sites["site"].values]
-    with jax.enable_x64(True):
-        parts = list(sampling._batches(sites, ids, config, seed, None, progress))
+    parts = sampler.draw_batches(sites, config, seed)
     return np.concatenate([part["unit"] for part in parts], axis=2).astype(np.float32)
 
 
@@ -92,7 +90,7 @@ def test_two_free_parameters_agree_with_brute_force(made):
 
 def test_the_tree_says_what_was_done_and_how_well(whole, made):
     stats = whole["sample_stats"].dataset
-    assert set(stats.data_vars) == {*sampling.STATISTICS, "tree_depth"}
+    assert set(stats.data_vars) == {*sampler.STATISTICS, "tree_depth"}
     assert all(stats[name].dims == ("chain", "draw", "site") for name in stats.data_vars)
     assert dict(whole["posterior"]["unit"].sizes) == {"chain": 4, "draw": 40, "site": 5, "parameter": 21}
     assert list(whole["posterior"]["site"].values) == list(made["site"].values)
@@ -111,6 +109,11 @@ def test_the_tree_says_what_was_done_and_how_well(whole, made):
     np.testing.assert_array_equal(stats["tree_depth"], np.ceil(np.log2(stats["n_steps"] + 1)))
     beside = whole["diagnostics"].to_dataset()
     xr.testing.assert_identical(beside, bayes.summary(whole))
+    computed = diagnostics.of_draws(whole)  # of draws that were rounded to float32 no more than in the file
+    xr.testing.assert_allclose(beside[list(computed.data_vars)], computed)
+    assert (beside["attempts"] == 1).all()
+    assert int(beside["n_gradients"].sum()) == whole.attrs["n_gradients"]
+    assert float(beside["seconds"].sum()) == pytest.approx(whole.attrs["wall_time_s"])
     assert beside["rhat"].sel(parameter=list(FREE)).notnull().all()
     held = np.delete(np.arange(21), [clm5.NAMES.index(name) for name in FREE])
     expected = np.broadcast_to(CONFIG.fixed_unit[held], (4, 40, 5, 19))
@@ -128,22 +131,27 @@ def test_lp_is_the_log_density_of_the_draws(whole, made):
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_draws(whole, made, tmp_path, monkeypatch):
-    save, saved = RunFolder.save, []
+    put, saved = InMemory.put, []
 
-    def killed_in_the_second_batch(self, ids, arrays):
+    def killed_in_the_second_batch(self, tree, attempt):
         if saved:
             raise KeyboardInterrupt
-        saved.append(ids)
-        save(self, ids, arrays)
+        saved.append(list(tree["posterior"].site.values))
+        put(self, tree, attempt)
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunFolder, "save", killed_in_the_second_batch)
+        patch.setattr(InMemory, "put", killed_in_the_second_batch)
         with pytest.raises(KeyboardInterrupt):
             bayes.sample(made, CONFIG, out=tmp_path / "run", progress=False)
     assert not (tmp_path / "run" / "posterior.nc").exists()
 
-    run, done = sampling.Sampler.__call__, []
-    monkeypatch.setattr(sampling.Sampler, "__call__", lambda self, *args: (done.append(args[3]), run(self, *args))[1])
+    run, done = runs.sample_batch, []
+
+    def counted(part, *args, **kwargs):
+        done.append(list(part.site.values))
+        return run(part, *args, **kwargs)
+
+    monkeypatch.setattr(runs, "sample_batch", counted)
     resumed = bayes.sample(made, CONFIG, out=tmp_path / "run", progress=False)
     assert saved[0] not in done
     assert len(done) == 2
@@ -173,11 +181,29 @@ def test_a_site_does_not_depend_on_its_neighbours_or_its_place(whole, made):
     assert not np.array_equal(units(made.isel(site=places[:2]), seed=1), expected[:, :, :2])
 
 
+@pytest.mark.slow
+def test_sites_with_too_few_draws_are_sampled_again_until_they_have_enough(made):
+    """380 draws hardly make 400 effective ones; many times as many do."""
+    config = dataclasses.replace(CONFIG, draws=95, reruns=3)
+    pair = made.isel(site=[0, 1])
+    table = bayes.summary(bayes.sample(pair, config, progress=False))
+    assert (table["attempts"] > 1).all()
+    assert table["converged"].all(), bayes.verdict(table)
+    first = bayes.summary(bayes.sample(pair, dataclasses.replace(config, reruns=0), progress=False))
+    assert not first["converged"].any()
+    assert all(str(site) in bayes.verdict(first) for site in pair.site.values)
+    sampled = first["sd"].values > 0
+    apart = np.abs(table["mean"] - first["mean"]).values[sampled] / first["mcse_mean"].values[sampled]
+    assert 0 < apart.max() < z_limit(sampled.sum())  # other draws of the same posterior; MCSE of the shorter dominates
+
+
 def test_chains_and_sites_have_keys_of_their_own():
-    keys = jax.random.key_data(sampling.chain_keys(0, ["a", "b"], 3)).reshape(6, -1)
+    keys = jax.random.key_data(sampler.chain_keys(0, ["a", "b"], 3)).reshape(6, -1)
     assert len({tuple(map(int, key)) for key in keys}) == 6
-    first = jax.random.key_data(sampling.chain_keys(0, ["b"], 2))
+    first = jax.random.key_data(sampler.chain_keys(0, ["b"], 2))
     np.testing.assert_array_equal(first, keys.reshape(2, 3, -1)[1:, :2])
+    again = [jax.random.key_data(sampler.chain_keys(0, ["a", "b"], 3, attempt)).reshape(6, -1) for attempt in (1, 2)]
+    assert len({tuple(map(int, key)) for key in np.concatenate([keys, *again])}) == 18  # other starts at every attempt
     assert zlib.crc32(b"a") != zlib.crc32(b"b")
 
 
@@ -189,7 +215,7 @@ def test_a_site_without_carbon_is_named(made):
 
 
 def test_progress_is_silent_where_nobody_looks(whole, capfd, made):
-    units(made.isel(site=[0, 1]), progress=True)
+    bayes.sample(made.isel(site=[0, 1]), CONFIG, progress=True)
     out, err = capfd.readouterr()
     assert out == err == ""
 
@@ -212,6 +238,10 @@ def test_the_folder_records_the_request(made, tmp_path):
         ({"target_accept": 1.0}, "target_accept must lie between 0 and 1"),
         ({"max_tree_depth": 16}, "max_tree_depth"),
         ({"scale": "log"}, "scale must be one of"),
+        ({"keep": "some"}, "keep must be one of"),
+        ({"store": "csv"}, "store must be one of"),
+        ({"reruns": -1}, "reruns must be a whole number of at least 0"),
+        ({"draws": 40, "thin": 11}, "thin 11 leaves 3 of 40 draws"),
         ({"free": ("q11",)}, "free names"),
         ({"free": ()}, "free names no parameter"),
         ({"free": ("q10", "q10")}, "twice"),

@@ -11,7 +11,7 @@ import jax
 import bayes, clm5
 
 sites = clm5.sites.virtual(2, seed=0)
-tree = bayes.sample(sites, bayes.Config(chains=2, warmup=20, draws=20, batch=2), progress=False)
+tree = bayes.sample(sites, bayes.Config(chains=2, warmup=20, draws=20, batch=2, reruns=0), progress=False)
 assert len(jax.devices()) == 2
 assert tree.posterior.sizes["site"] == 2
 """

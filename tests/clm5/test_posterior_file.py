@@ -79,6 +79,8 @@ def test_many_sites_are_carried_in_blocks(made, sites, monkeypatch):
     again = clm5.assemble_posterior(unit, sites, clm5.ModelOptions(), **COST, seed=4)
     np.testing.assert_allclose(again["posterior"].soc, tree["posterior"].soc, rtol=1e-6)
     np.testing.assert_allclose(again["prior"].processes, tree["prior"].processes, rtol=1e-5)
+    drawn = again["posterior_predictive"].soc_observed, tree["posterior_predictive"].soc_observed
+    np.testing.assert_allclose(*drawn, rtol=1e-5)  # noise follows from the site, whichever others are computed with it
 
 
 @pytest.mark.parametrize("suffix", [".nc", ".zarr"])

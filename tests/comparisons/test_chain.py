@@ -16,7 +16,7 @@ from comparisons import chain
 from comparisons.cli import main
 
 SMALL = ["--epochs", "3", "--width", "8", "--sampled", "4", "--draws", "30", "--warmup", "40", "--samples", "30"]
-SMALL += ["--chains", "2", "--batch", "4"]
+SMALL += ["--chains", "2", "--batch", "4", "--reruns", "0"]
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import pytest
 
 import bayes
 import binn
+from bayes.config import KEEPS, STORES
 from binn import config, losses, network, optimiser, splits, uncertainty
 from binn.features import MISSING
 from clm5.parameters import SUBSETS
@@ -40,7 +41,7 @@ def test_defaults_are_those_of_the_packages():
     assert set(ours) - {"method"} <= set(theirs)
     assert {name: theirs[name] for name in ours if name != "method"} == {n: v for n, v in ours.items() if n != "method"}
     assert Network().config(Model().options()) == binn.Config()
-    assert Sampler().config(Model().options()).model == bayes.Config().model
+    assert Sampler().config(Model().options()) == bayes.Config()
 
 
 def test_choices_are_those_of_the_packages():
@@ -50,6 +51,12 @@ def test_choices_are_those_of_the_packages():
     assert set(get_args(get_args(kinds["method"])[0])) == set(uncertainty.METHODS)
     offered = {name for name, kind in kinds.items() if get_args(kind)}
     assert offered == {*CHOICES, "method"}, "a choice that no test compares"
+
+
+def test_choices_of_the_sampler_are_those_of_the_package():
+    kinds = get_type_hints(Sampler)
+    assert get_args(kinds["keep"]) == KEEPS
+    assert get_args(kinds["store"]) == STORES
 
 
 def test_recover_trains_by_default_as_the_package_does():
@@ -82,6 +89,8 @@ def test_a_plan_draws_as_its_loss_allows():
     assert Plan(binn.Config(members=5), bayes.Config(), 4, draws=1, method="ensemble").method == "ensemble"
     with pytest.raises(ValueError, match="members is 3"):
         Plan(binn.Config(members=3), bayes.Config(), 4, method="ensemble")
+    with pytest.raises(ValueError, match="keep is 'summary'"):
+        Plan(plain, bayes.Config(keep="summary"), 4)
     with pytest.raises(ValueError, match="draws is 1"):
         Plan(plain, bayes.Config(), 4, draws=1)
     with pytest.raises(ValueError, match="method must be one of"):
