@@ -107,6 +107,8 @@ class Run:
             rows, done, width = np.arange(len(self.site)), kept.finished, self._width
         else:
             rows, done = self._failing(kept, attempt)
+            if not len(rows):
+                return []
             width = batch_width(len(rows), self._width, self._devices)
         starts = [first for first in range(0, len(rows), width) if not done[first : first + width].all()]
         return [Batch(tuple(map(int, rows[first : first + width])), attempt, width) for first in starts]

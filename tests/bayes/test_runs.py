@@ -80,6 +80,13 @@ def test_a_site_that_fails_is_sampled_again_and_one_that_still_fails_is_listed(w
     assert bayes.unconverged(table).attempts.tolist() == [3]
 
 
+@pytest.mark.parametrize("store", ["zarr", "netcdf"])
+def test_where_all_converge_nothing_is_sampled_again(sites, tmp_path, store):
+    easy = sites.isel(site=[0, 3])
+    tree = bayes.sample(easy, dataclasses.replace(CONFIG, store=store), out=tmp_path / "run", progress=False)
+    np.testing.assert_array_equal(bayes.summary(tree).attempts, [1, 1])
+
+
 def test_draws_of_a_longer_attempt_are_thinned_to_the_length_of_the_file(whole, sites):
     place = list(sites.site.values).index(HARD)
     again = made_up(sites.isel(site=[place]), CONFIG, 0, attempt=1)["unit"]
