@@ -50,16 +50,15 @@ def main() -> None:
     print(
         f"{n} sites, seed {asked.seed}, sigma {asked.sigma:g}: this call {wall:.0f} s, in the sampler {seconds:.0f} s"
     )
-    print(
-        f"a site: {seconds / n:.2f} s, {gradients.mean():.0f} gradients; {CONUS} sites: {seconds / n * CONUS / 3600:.1f} h"
-    )
+    print(f"a site: {seconds / n:.2f} s, {gradients.mean():.0f} gradients")
+    print(f"{CONUS} sites: {seconds / n * CONUS / 3600:.1f} h")
     for attempt in range(config.reruns + 1):
         missed = int(((table.attempts > attempt + 1) | ((table.attempts == attempt + 1) & ~table.converged)).sum())
         print(
             f"after attempt {attempt + 1}: {missed} sites miss R-hat < 1.01 or 400 effective draws ({missed / n:.1%})"
         )
     print(
-        f"effective draws of the slowest parameter: median {float(fewest.median()):.0f} a site, least {float(fewest.min()):.0f}"
+        f"effective draws of the slowest parameter: median {float(fewest.median()):.0f}, least {float(fewest.min()):.0f}"
     )
     print(f"per second of a site: median {float(rate.median()):.0f}; per {PUBLISHED_SOLVES} gradients: ", end="")
     print(f"{float((fewest / gradients * PUBLISHED_SOLVES).median()):.0f}")
