@@ -58,7 +58,7 @@ def main() -> None:
             f"after attempt {attempt + 1}: {missed} sites miss R-hat < 1.01 or 400 effective draws ({missed / n:.1%})"
         )
     print(
-        f"effective draws of the slowest parameter: median {float(fewest.median()):.0f}, least {float(fewest.min()):.0f}"
+        f"fewest effective draws of a parameter: median {float(fewest.median()):.0f}, least {float(fewest.min()):.0f}"
     )
     print(f"per second of a site: median {float(rate.median()):.0f}; per {PUBLISHED_SOLVES} gradients: ", end="")
     print(f"{float((fewest / gradients * PUBLISHED_SOLVES).median()):.0f}")
