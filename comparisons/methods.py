@@ -57,6 +57,15 @@ METHODS = {
         "An amortised posterior is no better than its training: one network for all sites, Gaussian on the probit "
         "scale of the box; coverage is the test.",
     ),
+    "proda_network": Words(
+        "networks of PRODA's second stage",
+        "The spread is how far training on other sites moves the answer; how wide the sites' own posteriors are is left "
+        "out, as published.",
+        "networks",
+        "networks of an ensemble",
+        "PRODA's second stage learns posterior means: its spread is not a posterior by construction; coverage is the "
+        "test.",
+    ),
 }
 OTHER = Words(
     "independent draws",
