@@ -59,7 +59,7 @@ METHODS = {
     ),
     "proda_network": Words(
         "networks of PRODA's second stage",
-        "The spread is how far training on other sites moves the answer; how wide the sites' own posteriors are is left "
+        "The spread is how far training on other sites moves the answer; the width of the sites' posteriors is left "
         "out, as published.",
         "networks",
         "networks of an ensemble",
