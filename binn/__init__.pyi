@@ -4,6 +4,7 @@ from .dependence import partial_dependence as partial_dependence
 from .features import Features as Features
 from .history import plot_history as plot_history
 from .importance import permutation_importance as permutation_importance
+from .posterior_file import posterior as posterior
 from .recovery import Recovery as Recovery
 from .recovery import recover as recover
 from .recovery import recovery_config as recovery_config
@@ -15,4 +16,3 @@ from .training import Run as Run
 from .training import fit as fit
 from .training import load as load
 from .truths import synthetic as synthetic
-from .uncertainty import posterior as posterior

@@ -4,6 +4,7 @@ The curvature is the Gauss-Newton matrix of the training likelihood through the 
 the weights maximises the evidence. Sources: MacKay (1992); Daxberger et al. (2021), arXiv 2106.14806.
 """
 
+from collections.abc import Iterable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from binn.config import Config
 from binn.network import ParameterNetwork
 from binn.objective import Data, gauss_newton, network_inputs
 
-BLOCK = 2048  # sites differentiated together
+BLOCK = 2048  # sites differentiated together: a good size for the parts of the training data
 ROUNDS, SETTLED = 100, 1e-4  # of the search for the prior's precision
 
 
@@ -32,27 +33,26 @@ class HeadPosterior(NamedTuple):
     def draw(self, key, draws: int) -> Float[np.ndarray, "draw unit free"]:
         """Heads, float64."""
         noise = np.asarray(jax.random.normal(key, (draws, self.curvature.size), jnp.float64))
-        spread = self.vectors * (self.curvature + self.precision) ** -0.5
-        return self.mean + (noise @ spread.T).reshape(draws, *self.mean.shape)
+        # the symmetric root: rounding may turn eigenvectors, which hardly moves it
+        turned = noise @ self.vectors * (self.curvature + self.precision) ** -0.5 @ self.vectors.T
+        return self.mean + turned.reshape(draws, *self.mean.shape)
 
 
-def head_posterior(network: ParameterNetwork, data: Data, config: Config) -> HeadPosterior:
+def head_posterior(network: ParameterNetwork, parts: Iterable[Data], config: Config) -> HeadPosterior:
     """The Gaussian around a trained head.
 
     Args:
         network: trained with loss "likelihood"; dropout is off.
-        data: the training sites.
+        parts: all training sites, in parts that are gone through once.
         config: what it was trained with.
     """
-    hidden = with_bias(network, network_inputs(data, config))
     graph, weights = nnx.split(network)
     head = nnx.state(network.head)
     mean = np.vstack([np.asarray(head["kernel"][...]), np.asarray(head["bias"][...])]).astype(np.float64)
     units, free = mean.shape
     total = np.zeros((free, free, units, units))
-    for start in range(0, len(hidden), BLOCK):
-        part = data.select(np.arange(start, min(start + BLOCK, len(hidden))))
-        rows = jnp.asarray(hidden[start : start + BLOCK])
+    for part in parts:
+        rows = jnp.asarray(with_bias(network, network_inputs(part, config)))
         information = _information(rows @ mean, part, weights, graph=graph, config=config)
         total += np.asarray(_curvature(rows, information))
     matrix = total.transpose(2, 0, 3, 1).reshape(units * free, units * free)

@@ -197,7 +197,7 @@ class PosteriorNetwork(ParameterNetwork):
         factor = jnp.zeros((x.shape[0], self.n_out, self.n_out), x.dtype)
         factor = factor.at[:, *np.tril_indices(self.n_out)].set(triangle)
         diagonal = jnp.diagonal(factor, axis1=1, axis2=2)
-        spread = LEAST_SPREAD + (1 - LEAST_SPREAD) * nnx.softplus(diagonal + np.float32(np.log(np.e - 1)))
+        spread = LEAST_SPREAD + (1 - LEAST_SPREAD) * nnx.softplus(diagonal + np.float32(np.log(np.expm1(1.0))))
         places = np.arange(self.n_out)
         return mean, factor.at[:, places, places].set(spread)
 

@@ -78,7 +78,7 @@ def recovery_config(noise: float = 0.0, **changes: Any) -> Config:
         "batch_size": 128,
         "epochs": 400,
         "patience": 400,
-        "members": 5,
+        "members": 2,
         "split": "block_kfold",
         "folds": 5,
     }

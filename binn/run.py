@@ -1,5 +1,6 @@
 """A trained network with its record, and the folder that holds one."""
 
+import hashlib
 import json
 from dataclasses import dataclass, replace
 from functools import partial
@@ -72,6 +73,14 @@ class Run:
             blocks = range(0, sites.sizes["site"], BLOCK)
             parts = [read_data(sites.isel(site=slice(start, start + BLOCK)), self.features) for start in blocks]
             return np.concatenate([np.asarray(network_inputs(part, self.config)) for part in parts])
+
+    def weights_fingerprint(self) -> str:
+        """SHA-256, as hex, of the weights of all members."""
+        digest = hashlib.sha256()
+        for path, leaf in jax.tree.leaves_with_path(self.weights):
+            values = np.asarray(leaf)
+            digest.update(f"{jax.tree_util.keystr(path)}{values.shape}{values.dtype}".encode() + values.tobytes())
+        return digest.hexdigest()
 
     def dropout_rates(self) -> Float[np.ndarray, "member layer"]:
         """The share of every hidden layer that is switched off: as chosen, or as learned."""
@@ -214,10 +223,17 @@ def _read(folder: Path) -> dict:
 
 def _fields(record: dict) -> dict:
     """What makes a run that run, one value per name; what an earlier version did not know yet is as by default."""
-    config = Config.from_json(record["config"]).to_json()
     return {
         "seed": record["seed"],
         "sites_fingerprint": record["sites_fingerprint"],
-        **{name: value for name, value in config.items() if name != "model"},
-        **{f"model.{name}": value for name, value in config["model"].items()},
+        **flat_config(Config.from_json(record["config"])),
+    }
+
+
+def flat_config(config: Config) -> dict:
+    """One value per name, those of the model as "model.name"."""
+    fields = config.to_json()
+    return {
+        **{name: value for name, value in fields.items() if name != "model"},
+        **{f"model.{name}": value for name, value in fields["model"].items()},
     }

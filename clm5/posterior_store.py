@@ -5,6 +5,7 @@
 # there until all are in. Both rest on Zarr writing every chunk under a temporary name first (since zarr 3.1.3).
 
 import functools
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,15 +34,18 @@ class PosteriorStore:
         path: the Zarr folder, ending in .zarr. One that is there already is gone on with.
         site: the ids of all sites, in the order of the file.
         batch: sites that are written together: the first `batch` ids, the next `batch` ids, ….
+        request: what the draws depend on, name → JSON-like value; kept with the store.
 
     Raises:
-        ValueError: what lies at `path` is no store, or one of other sites or batches.
+        ValueError: what lies at `path` is no store, or one of other sites, batches or another request; the message
+            names what differs.
         ImportError: zarr is not installed.
     """
 
-    def __init__(self, path: str | Path, site: Sequence[str], batch: int):
+    def __init__(self, path: str | Path, site: Sequence[str], batch: int, request: Mapping[str, Any] | None = None):
         require_zarr("PosteriorStore")
         self.path, self.batch = Path(path), batch
+        self._request = json.loads(json.dumps(dict(request or {})))
         self.site = np.array([str(name) for name in site], dtype=object)
         self._rows = {name: row for row, name in enumerate(self.site)}
         if self.path.suffix != ".zarr":
@@ -63,6 +67,11 @@ class PosteriorStore:
     def complete(self) -> bool:
         """Whether `finish` was called."""
         return self.path.exists() and bool(self._root()[MARKS].attrs["complete"])
+
+    @property
+    def wall_time(self) -> float:
+        """Seconds that the written batches took, by the attribute `wall_time_s` of their trees."""
+        return float(np.sum(self._root()[MARKS]["seconds"][:])) if self.path.exists() else 0.0
 
     def rows(self, site: Sequence[str] | np.ndarray) -> Int[np.ndarray, " member"]:
         """Where sites stand in the file; unknown ones are refused by name."""
@@ -91,6 +100,7 @@ class PosteriorStore:
         if not self.path.exists():
             self._create(tree)
         self._put(tree, slice(first, last))
+        self._arrays[f"{MARKS}/seconds"][first:last] = tree.attrs.get("wall_time_s", 0.0) / len(rows)
         self._arrays[f"{MARKS}/finished"][first:last] = True
         self._finished[first:last] = True
 
@@ -148,6 +158,11 @@ class PosteriorStore:
                 f"PosteriorStore: {self.path} holds {len(stored)} sites in batches of {marks.attrs['batch']}, not "
                 f"these {len(self.site)} in batches of {self.batch}. Choose another name."
             )
+        was, now = marks.attrs["request"], self._request
+        other = [name for name in sorted(was | now) if was.get(name) != now.get(name)]
+        if other:
+            listed = "; ".join(f"{name} was {was.get(name)!r}, is {now.get(name)!r}" for name in other)
+            raise ValueError(f"PosteriorStore: {self.path} was begun for something else ({listed}). Choose another.")
 
     def _create(self, tree: "xr.DataTree") -> None:
         """An empty store: the batch's tree as a pattern, its site axis made as long as it will be."""
@@ -180,9 +195,10 @@ class PosteriorStore:
                             array[:] = self.site
             import xarray as xr
 
-            marks = xr.Dataset({"finished": ("site", np.zeros(n, bool))}, {"site": self.site})
-            marks.attrs.update(batch=self.batch, complete=False)
-            how = {"finished": {"chunks": (self.batch,)}, "site": {"chunks": (n,)}}
+            empty = {"finished": ("site", np.zeros(n, bool)), "seconds": ("site", np.zeros(n))}
+            marks = xr.Dataset(empty, {"site": self.site})
+            marks.attrs.update(batch=self.batch, complete=False, request=self._request)
+            how = {**{name: {"chunks": (self.batch,)} for name in empty}, "site": {"chunks": (n,)}}
             marks.to_zarr(folder, group=MARKS, consolidated=False, zarr_format=2, encoding=how)
 
         write_atomically(self.path, make)

@@ -94,13 +94,20 @@ def train(
     *,
     out: Out,
     draws: Draws = 400,
+    store: Annotated[
+        Literal["netcdf", "zarr"],
+        Parameter(help="one file, made in memory; or a folder that is filled batch by batch, for any number of sites"),
+    ] = "netcdf",
     resume: Annotated[bool, Parameter(help="take up an interrupted run in --out")] = False,
     seed: Seed = 0,
     model: Model | None = None,
     network: Network | None = None,
     launch: Launch | None = None,
 ) -> None:
-    """Train a network on a site file and write its posterior, OUT/posterior.nc, and its course, OUT/history.png."""
+    """Train a network on a site file and write its posterior, OUT/posterior.nc, and its course, OUT/history.png.
+
+    With --store zarr the posterior is OUT/posterior.zarr.
+    """
     if not resume:
         refuse_existing(out, hint="To take up an interrupted run there, add --resume.")
     (launch or Launch()).start()
@@ -114,8 +121,10 @@ def train(
     data = clm5.sites.open(sites, lazy=config.sites_in_memory > 0)
     trained = binn.fit(data, config, out=out, seed=seed)
     say(f"network trained: {describe_training(trained)}")
-    tree = binn.posterior(trained, data, draws=draws, method=method, seed=seed)
-    say(f"posterior, {describe_draws(tree)}: {clm5.save_posterior(tree, out / 'posterior.nc')}")
+    path = out / ("posterior.zarr" if store == "zarr" else "posterior.nc")
+    folder = path if store == "zarr" else None
+    tree = binn.posterior(trained, data, draws=draws, method=method, seed=seed, out=folder)
+    say(f"posterior, {describe_draws(tree)}: {path if folder else clm5.save_posterior(tree, path)}")
 
 
 @app.command

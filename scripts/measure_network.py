@@ -1,6 +1,7 @@
 """What the published network costs on virtual sites: seconds an epoch, memory, and Monte Carlo dropout draws.
 
-uv run python scripts/measure_network.py [--sites 25925] [--epochs 20] [--batch-size 256] [--draws 1000] [--seed 0]
+uv run python scripts/measure_network.py [--sites 25925] [--epochs 20] [--batch-size 256] [--draws 1000]
+    [--store FOLDER.zarr] [--seed 0]
 """
 
 import argparse
@@ -14,8 +15,6 @@ import binn
 import clm5
 from binn import batches, training
 
-AT_ONCE = 1024  # sites in a posterior
-
 
 def main() -> None:
     """Train, and print one line per figure."""
@@ -24,6 +23,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--devices", type=int, default=2, help="JAX devices, one per core")
     parser.add_argument("--share-from", type=int, default=batches.LEAST_ON_A_DEVICE, help="sites on a device")
+    parser.add_argument("--store", help="write the draws to this folder, ending in .zarr, instead of into memory")
     asked = parser.parse_args()
     jax.config.update("jax_num_cpu_devices", asked.devices)
     batches.LEAST_ON_A_DEVICE = asked.share_from
@@ -45,10 +45,15 @@ def main() -> None:
     print(f"validation NSE of ln SOC after {asked.epochs} epochs: {run.history.validation_nse.iloc[-1]:.3f}")
     if asked.draws:
         began = time.perf_counter()
-        for start in range(0, asked.sites, AT_ONCE):  # the masks are the same: a draw is one network for all sites
-            binn.posterior(run, sites.isel(site=slice(start, start + AT_ONCE)), draws=asked.draws, seed=asked.seed)
+        print(f"peak memory before: {peak():.0f} MB")
+        binn.posterior(run, sites, draws=asked.draws, seed=asked.seed, out=asked.store)
         print(f"{asked.draws} draws at all sites, to carbon and predictions: {time.perf_counter() - began:.0f} s")
-    print(f"peak memory of the process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
+    print(f"peak memory of the process: {peak():.0f} MB")
+
+
+def peak() -> float:
+    """Largest memory of the process so far, MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 if __name__ == "__main__":
