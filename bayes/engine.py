@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
-from numpyro.infer import NUTS
+from numpyro.infer import HMC, NUTS
 
 STRETCH = 25  # draws per call: short enough for a progress bar, long enough that calls cost nothing
 CANDIDATES = 8  # starting points that a lane tries until its density is finite
@@ -20,6 +20,7 @@ CANDIDATES = 8  # starting points that a lane tries until its density is finite
 Potential = Callable[[Float[Array, " dim"], Any], Float[Array, ""]]
 State = Any  # numpyro's HMCState, every leaf with leading axes (site, chain)
 Records = dict[str, np.ndarray]
+MakeKernel = Callable[..., HMC]
 
 
 class NoStart(FloatingPointError):
@@ -39,6 +40,8 @@ class Engine:
         report: (position, data of one site) → what a draw should be kept as, for example the unit cube.
         warmup: transitions that adapt step size and mass matrix.
         target_accept, max_tree_depth: as in `numpyro.infer.NUTS`.
+        make_kernel: another kernel than that NUTS: called with `potential_fn=` (of one chain), it gives an object with
+            the `init`, the `sample` and the state of `numpyro.infer.HMC` (docs/samplers.md compares some).
         devices: where sites are spread; default all devices that JAX shows. The number of sites of a batch must be a
             multiple of their number.
     """
@@ -52,6 +55,7 @@ class Engine:
         warmup: int,
         target_accept: float,
         max_tree_depth: int,
+        make_kernel: MakeKernel | None = None,
         devices: list | None = None,
     ):
         self.devices = jax.devices() if devices is None else devices
@@ -60,7 +64,8 @@ class Engine:
 
         def kernel(data):
             # a fresh kernel per trace: numpyro keeps the functions of the last trace inside it
-            return NUTS(potential_fn=lambda position: potential(position, data), **settings)
+            bound = lambda position: potential(position, data)  # noqa: E731
+            return NUTS(potential_fn=bound, **settings) if make_kernel is None else make_kernel(potential_fn=bound)
 
         def start(key, data):
             key_start, key_chain = jax.random.split(key)
