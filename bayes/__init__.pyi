@@ -8,6 +8,9 @@ from .diagnostics import summary as summary
 from .diagnostics import unconverged as unconverged
 from .diagnostics import verdict as verdict
 from .figures_calibration import plot_ranks as plot_ranks
+from .hierarchical import hierarchical_model as hierarchical_model
+from .hierarchical import sample_hierarchical as sample_hierarchical
+from .hierarchical_config import HierarchicalConfig as HierarchicalConfig
 from .leave_one_out import loo as loo
 from .leave_one_out import loo_verdict as loo_verdict
 from .model import site_model as site_model

@@ -11,7 +11,8 @@ from bayes import diagnostics
 from bayes.config import Config
 from bayes.sampler import STATISTICS, Tick, draw_batch, padded_places, silent
 
-RECORDED = ("chains", "warmup", "draws", "target_accept", "max_tree_depth", "scale", "reruns", "thin", "keep")
+RECORDED = ("chains", "warmup", "draws", "target_accept", "scale", "reruns", "thin", "keep")
+OF_SAMPLER = {"nuts": "max_tree_depth", "hmc": "steps"}  # what the length of its trajectories follows from
 SUMMED = ("attempts", "n_gradients", "seconds")  # over the attempts at a site
 
 
@@ -29,17 +30,19 @@ def sample_batch(
     n, longer = sites.sizes["site"], config.longer(attempt)
     places = padded_places(n, width)  # the last batch's tree has the shape of all others while it is made: one program
     statistics = {name: arrays[name][:, :, places] for name in STATISTICS}
-    statistics["tree_depth"] = np.floor(np.log2(np.maximum(statistics["n_steps"], 1))).astype(int) + 1
+    if config.sampler == "nuts":
+        statistics["tree_depth"] = np.floor(np.log2(np.maximum(statistics["n_steps"], 1))).astype(int) + 1
     n_gradients = int(arrays["n_gradients"].sum())
     tree = clm5.assemble_posterior(
         arrays["unit"][:, :, places],
         sites.isel(site=places),
         config.model,
-        method="nuts",
+        method=config.sampler,
         seed=seed,
         wall_time=float(arrays["seconds"].sum()),
         n_solves=n_gradients,
         n_gradients=n_gradients,
+        sigma=arrays["sigma"][:, :, places] if config.infer_sigma else None,
         sample_stats=statistics,
         attrs=recorded(config),
     ).isel(site=slice(n))
@@ -79,10 +82,15 @@ def better(old: xr.DataTree, new: xr.DataTree) -> xr.DataTree:
 
 def recorded(config: Config) -> dict[str, Any]:
     """What a posterior file says of its sampling, as root attributes."""
-    return {name: getattr(config, name) for name in RECORDED} | {
-        "free": ",".join(config.free_names),
-        "fixed": ",".join(f"{name}={value:.10g}" for name, value in config.held.items()),
-    }
+    inferred = {"sigma_spread": config.sigma_spread} if config.infer_sigma else {}
+    return (
+        {name: getattr(config, name) for name in (*RECORDED, OF_SAMPLER[config.sampler])}
+        | inferred
+        | {
+            "free": ",".join(config.free_names),
+            "fixed": ",".join(f"{name}={value:.10g}" for name, value in config.held.items()),
+        }
+    )
 
 
 def _chosen(old: xr.Dataset, new: xr.Dataset, take: Bool[np.ndarray, " site"]) -> xr.Dataset:

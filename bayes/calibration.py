@@ -13,6 +13,7 @@ import xarray as xr
 
 import clm5
 from bayes.config import Config
+from bayes.model import sigma_from_score
 from bayes.ranks import KEPT, truth_ranks
 from bayes.sampling import sample
 from clm5._atomic import write_atomically
@@ -121,10 +122,10 @@ def simulated_sites(
         unit: true unit values (simulation, 21) in place of draws from the prior.
 
     Returns:
-        A checked site data set, ids `simulation-0001` …, with `true_unit`, `true_theta` (site, parameter) and
-        `simulated_at`, the id of the site that lent its forcing. Data that the site schema refuses (above 1e6 gC m⁻³)
-        are drawn again, truth and noise; attribute `drawn_again` counts that. Ranks stay uniform: they are so for
-        every set of data, hence for the data that the schema holds.
+        A checked site data set, ids `simulation-0001` …, with `true_unit`, `true_theta` (site, parameter), where sigma
+        is inferred `true_sigma` (site,), and `simulated_at`, the id of the site that lent its forcing. Data that the
+        site schema refuses (above 1e6 gC m⁻³) are drawn again, truth and noise; attribute `drawn_again` counts that.
+        Ranks stay uniform: they are so for every set of data, hence for the data that the schema holds.
 
     Raises:
         ValueError: fewer than one simulation; an error model that no data can be drawn from; a `unit` of another
@@ -145,18 +146,22 @@ def simulated_sites(
     clm5.sites.check(sites)
     ids = sites["site"].values
     lent = np.arange(simulations) % len(ids)
-    base = sites.isel(site=lent).drop_vars(["true_unit", "true_theta", "true_soc"], errors="ignore")
+    base = sites.isel(site=lent).drop_vars(["true_unit", "true_theta", "true_soc", "true_sigma"], errors="ignore")
     free = [clm5.NAMES.index(name) for name in config.free_names]
     truth = np.tile(config.fixed_unit, (simulations, 1)) if unit is None else np.array(unit, float)
+    sigma = np.full(simulations, options.sigma)
     measured = np.full(base["soc"].shape, np.nan)
     with jax.enable_x64(True):
         forcing, observations = clm5.Forcing.from_sites(base), clm5.Observations.from_sites(base)
         theta = options.space.physical
 
         @jax.jit
-        def measure(unit, keys):
+        def measure(unit, sigma, keys):
+            def at_site(key, soc, observations, sigma):
+                return clm5.sample_observations(key, soc, observations, options, sigma=sigma)
+
             soc = clm5.simulate(theta(unit), forcing, options.rules).soc
-            return jax.vmap(lambda *one: clm5.sample_observations(*one, options))(keys, soc, observations)
+            return jax.vmap(at_site)(keys, soc, observations, sigma)
 
         real = np.asarray(observations.measured)
         refused, drawn_again = np.ones(simulations, bool), 0
@@ -166,7 +171,10 @@ def simulated_sites(
                 drawn = np.stack([generator.uniform(size=len(free)) for generator in generators])
                 truth[np.ix_(refused, free)] = drawn[refused]
             keys = jax.vmap(jax.random.key)(np.array([g.integers(2**32, dtype=np.uint32) for g in generators]))
-            measured[refused] = np.asarray(measure(jnp.asarray(truth), keys))[refused]
+            if config.infer_sigma:
+                score = np.array([generator.normal() for generator in generators])
+                sigma[refused] = np.asarray(sigma_from_score(score, options, config.sigma_spread))[refused]
+            measured[refused] = np.asarray(measure(jnp.asarray(truth), jnp.asarray(sigma), keys))[refused]
             refused = np.any(real & ~((measured > 0) & (measured <= MOST_CARBON)), axis=1)
             if not refused.any():
                 break
@@ -186,6 +194,8 @@ def simulated_sites(
         true_theta=(("site", "parameter"), true_theta, {"units": "as in clm5.PARAMETERS"}),
         simulated_at=("site", ids[lent].astype(str)),
     )
+    if config.infer_sigma:
+        made["true_sigma"] = ("site", sigma, {"units": "1", "long_name": "true scale of the error"})
     made.attrs |= {"bounds": options.bounds, "rules": options.rules, "sigma": options.sigma, "seed": seed,
                    "drawn_again": drawn_again}  # fmt: skip
     clm5.sites.check(made)

@@ -11,8 +11,9 @@ from bayes.model import SCALES
 
 KEEPS = ("draws", "summary")
 STORES = ("netcdf", "zarr")
+SAMPLERS = ("nuts", "hmc")
 LONGER = 3  # times the warm-up and draws of the attempt before
-LEAST = {"chains": 1, "warmup": 20, "draws": 4, "batch": 1, "max_tree_depth": 1, "reruns": 0, "thin": 1}
+LEAST = {"chains": 1, "warmup": 20, "draws": 4, "batch": 1, "max_tree_depth": 1, "steps": 1, "reruns": 0, "thin": 1}
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,11 @@ class Config:
 
     model: bounds, rules, operator, error and sigma: the same that the network is trained with.
     chains, warmup, draws: per site; `draws` are kept of each chain after `warmup` transitions that adapt the sampler.
+    sampler: "nuts", or "hmc", whose trajectories are as long in every lane (`bayes.kernels.JitteredHMC`;
+        docs/samplers.md says what each costs).
+    steps: mean number of gradients a draw of "hmc"; "nuts" finds its own.
     target_accept: mean acceptance that the step size is adapted to; nearer 1 means smaller steps.
-    max_tree_depth: a draw costs at most 2**max_tree_depth − 1 gradients. A small cap keeps
+    max_tree_depth: a draw of "nuts" costs at most 2**max_tree_depth − 1 gradients. A small cap keeps
         a chain from waiting for one that goes deeper; nearly every draw then ends at the cap, and the report says so.
     batch: sites that are sampled in one program. Sites beyond the last full batch are sampled in one of the same shape.
     scale: coordinate in which the flat prior is sampled, "probit" or "logit" (`bayes.site_model`); the posterior is the
@@ -30,6 +34,10 @@ class Config:
     free: names of the parameters that are sampled; default all 21.
     fixed: physical values of parameters that are not free; those not named are held at CLM5's default, moved to the
         nearest bound where it lies outside.
+    infer_sigma: infer the scale of the error at every site, together with the parameters. Its prior is log-normal, with
+        median `model.sigma` and standard deviation `sigma_spread` of its logarithm: with 0.5, 95 % within a factor of
+        2.7. Under the proda error the layer weights then count as so many measurements.
+    sigma_spread: see `infer_sigma`; of no consequence without it.
     reruns: how often a site that misses R-hat < 1.01 or 400 effective draws is sampled again at most, every time with
         three times the warm-up and draws of the time before and from other draws of the prior.
     thin: every so manieth draw is kept in the file. Diagnostics rest on all draws.
@@ -46,8 +54,12 @@ class Config:
     max_tree_depth: int = 6
     batch: int = 16
     scale: str = "probit"
+    sampler: str = "nuts"
+    steps: int = 32
     free: tuple[str, ...] | None = None
     fixed: Mapping[str, float] | None = None
+    infer_sigma: bool = False
+    sigma_spread: float = 0.5
     reruns: int = 2
     thin: int = 1
     keep: str = "draws"
@@ -70,7 +82,9 @@ class Config:
             raise ValueError(f"Config: thin {self.thin} leaves {self.draws // self.thin} of {self.draws} draws a chain")
         if not 0 < self.target_accept < 1:
             raise ValueError(f"Config: target_accept must lie between 0 and 1, got {self.target_accept!r}")
-        for name, known in (("scale", SCALES), ("keep", KEEPS), ("store", STORES)):
+        if not 0 < self.sigma_spread < float("inf"):
+            raise ValueError(f"Config: sigma_spread must be positive and finite, got {self.sigma_spread!r}")
+        for name, known in (("scale", SCALES), ("sampler", SAMPLERS), ("keep", KEEPS), ("store", STORES)):
             if getattr(self, name) not in known:
                 raise ValueError(f"Config: {name} must be one of {known}, got {getattr(self, name)!r}")
         if self.free is not None:
@@ -117,6 +131,11 @@ class Config:
         }
 
     @property
+    def spread_of_sigma(self) -> float | None:
+        """Standard deviation of the prior of ln(sigma); None where sigma is not inferred."""
+        return float(self.sigma_spread) if self.infer_sigma else None
+
+    @property
     def kept_draws(self) -> int:
         """Draws of a chain that the file holds."""
         return self.draws // self.thin
@@ -131,4 +150,6 @@ class Config:
         chosen = asdict(self)
         chosen["free"] = list(self.free_names)
         chosen["fixed"] = dict(self.fixed or {})
+        if not self.infer_sigma:
+            del chosen["infer_sigma"], chosen["sigma_spread"]
         return chosen

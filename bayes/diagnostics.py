@@ -79,7 +79,8 @@ def of_draws(tree: xr.DataTree) -> xr.Dataset:
         Per (site, parameter) `mean`, `sd` (physical units), `rhat`, `ess_bulk`, `ess_tail`, `mcse_mean`, `mcse_sd`,
         `quantile` (with the axis `probability`), `near_bound` (share of draws within 1 % of an end of the box); the
         same without `near_bound` per (site, process), with the prefix `process_`; per site `draws`, `divergences` and
-        `bfmi` (energy, Betancourt 2016), the lowest of its chains.
+        `bfmi` (energy, Betancourt 2016), the lowest of its chains; and where the scale of the error was inferred, of it
+        the same per site, with the prefix `sigma_`.
     """
     posterior = tree["posterior"].dataset
     theta = posterior["theta"].transpose("chain", "draw", "site", "parameter")
@@ -102,6 +103,10 @@ def of_draws(tree: xr.DataTree) -> xr.Dataset:
             coordinates["process"] = posterior["process"].values
             variables |= {f"process_{n}": (("site", "process"), v) for n, v in estimate(values).items()}
             variables["process_quantile"] = (("site", "process", "probability"), _quantiles(values))
+    if "sigma" in posterior:
+        sigma = posterior["sigma"].transpose("chain", "draw", "site").values
+        variables |= {f"sigma_{name}": (("site",), value) for name, value in estimate(sigma).items()}
+        variables["sigma_quantile"] = (("site", "probability"), _quantiles(sigma))
     if "sample_stats" in tree.children and "diverging" in tree["sample_stats"]:
         diverging = tree["sample_stats"]["diverging"].transpose("chain", "draw", "site").values
         variables["divergences"] = (("site",), diverging.astype(int).sum(axis=(0, 1)))
@@ -113,7 +118,7 @@ def of_draws(tree: xr.DataTree) -> xr.Dataset:
     variables["draws"] = (("site",), np.full(theta.sizes["site"], n_draws))
     result = xr.Dataset(variables, coordinates)
     for name, variable in result.data_vars.items():
-        key = str(name).removeprefix("process_")
+        key = str(name).removeprefix("process_").removeprefix("sigma_")
         if key in _LONG_NAMES:
             variable.attrs["long_name"] = _LONG_NAMES[key]
     if "near_bound" in result:
@@ -131,20 +136,44 @@ def shortfall(summary: xr.Dataset, r_hat_limit: float = R_HAT_LIMIT, ess_limit: 
     Returns:
         Per site the largest of (R-hat − 1) / (limit − 1) and limit / effective draws; 0 where nothing was sampled.
     """
-    lacks = [(summary["rhat"] - 1) / (r_hat_limit - 1), *(ess_limit / summary[n] for n in ("ess_bulk", "ess_tail"))]
+    sampled = judged(summary)
+    lacks = [(sampled["rhat"] - 1) / (r_hat_limit - 1), *(ess_limit / sampled[n] for n in ("ess_bulk", "ess_tail"))]
     worst = xr.concat(lacks, "lack").max("lack", skipna=False)
-    return worst.fillna(np.inf).where(summary["sd"] > 0, 0.0).max("parameter")
+    return worst.fillna(np.inf).where(sampled["sd"] > 0, 0.0).max("parameter")
 
 
 def converged(summary: xr.Dataset, r_hat_limit: float = R_HAT_LIMIT, ess_limit: float = ESS_LIMIT) -> xr.DataArray:
     """Which sites have, in every parameter that was sampled, R-hat below and both effective sizes at or above a limit.
 
     Returns:
-        Boolean per site. A parameter that is NaN because it is fixed is left out.
+        Boolean per site. A parameter that is NaN because it is fixed is left out; a sigma that was inferred counts as
+        one more.
     """
-    sampled = summary["sd"] > 0
-    good = (summary["rhat"] < r_hat_limit) & (summary["ess_bulk"] >= ess_limit) & (summary["ess_tail"] >= ess_limit)
-    return (good | ~sampled).all("parameter")
+    sampled = judged(summary)
+    good = (sampled["rhat"] < r_hat_limit) & (sampled["ess_bulk"] >= ess_limit) & (sampled["ess_tail"] >= ess_limit)
+    return (good | (sampled["sd"] == 0)).all("parameter")
+
+
+def judged(summary: xr.Dataset) -> xr.Dataset:
+    """What the limits are for, over (site, parameter): the parameters and, each as one more, a sigma that was inferred
+    and what all sites share in a hierarchical model."""
+    names = ["sd", "rhat", "ess_bulk", "ess_tail"]
+    parts = [summary[names]]
+    for prefix in ("sigma", "tau", "coefficients"):
+        if f"{prefix}_rhat" not in summary:
+            continue
+        one = summary[[f"{prefix}_{name}" for name in names]].rename({f"{prefix}_{name}": name for name in names})
+        dims = [str(dim) for dim in one.dims if dim != "site"]
+        if "site" not in one.dims:
+            one = one.expand_dims(site=summary["site"])
+        one = one.stack(parameter=dims) if dims else one.expand_dims("parameter")
+        where = one["parameter"].values if dims else [()]
+        labels = [" ".join([prefix, *(("of", *map(str, np.atleast_1d(w))) if dims else ())]) for w in where]
+        one = one.drop_vars(["parameter", *dims], errors="ignore")
+        parts.append(one.assign_coords(parameter=labels))
+    return (
+        parts[0] if len(parts) == 1 else xr.concat(parts, "parameter", join="exact", coords="minimal", compat="equals")
+    )
 
 
 def unconverged(summary: xr.Dataset, r_hat_limit: float = R_HAT_LIMIT, ess_limit: float = ESS_LIMIT) -> pd.DataFrame:
@@ -154,7 +183,7 @@ def unconverged(summary: xr.Dataset, r_hat_limit: float = R_HAT_LIMIT, ess_limit
         Columns `site`, `parameter` (that of the largest R-hat), `r_hat`, `effective_draws` (fewest of any parameter),
         and `attempts` where the file counts them.
     """
-    failing = summary.isel(site=~converged(summary, r_hat_limit, ess_limit).values)
+    failing = judged(summary).isel(site=~converged(summary, r_hat_limit, ess_limit).values)
     rows = []
     for site in failing["site"].values:
         row = failing.sel(site=site)
@@ -162,8 +191,8 @@ def unconverged(summary: xr.Dataset, r_hat_limit: float = R_HAT_LIMIT, ess_limit
         least = np.fmin(row["ess_bulk"], row["ess_tail"])
         rows.append((str(site), str(row["parameter"].values[np.nanargmax(rhat)]), np.nanmax(rhat), float(least.min())))
     table = pd.DataFrame(rows, columns=["site", "parameter", "r_hat", "effective_draws"])
-    if "attempts" in failing:
-        table["attempts"] = failing["attempts"].values
+    if "attempts" in summary:
+        table["attempts"] = summary["attempts"].sel(site=failing["site"]).values
     return table.sort_values("r_hat", ascending=False, kind="stable", ignore_index=True)
 
 
@@ -191,6 +220,8 @@ def verdict(summary: xr.Dataset, r_hat_limit: float = R_HAT_LIMIT, ess_limit: fl
     if "divergences" in summary and int(summary["divergences"].sum()):
         struck = summary["site"].values[summary["divergences"].values > 0]
         lines.append(f"Divergent draws: {int(summary['divergences'].sum())} at {_listed(struck, most)}.")
+    if int(summary.get("joint_divergences", 0)):
+        lines.append(f"Divergent draws of all sites together: {int(summary['joint_divergences'])}.")
     return "\n".join(lines)
 
 

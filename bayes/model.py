@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.infer.util import potential_energy
 
@@ -15,7 +16,7 @@ SCALES = ("probit", "logit")
 N_PARAMETERS = len(clm5.NAMES)
 
 FreeUnit = Float[Array, " free"]
-Latent = Float[Array, " free"]
+Latent = Float[Array, " latent"]
 
 
 def site_model(
@@ -26,6 +27,7 @@ def site_model(
     scale: str = "probit",
     place: Callable[[FreeUnit], Float[Array, " parameter"]] | None = None,
     n_free: int = N_PARAMETERS,
+    sigma_spread: float | None = None,
 ) -> None:
     """One soil column: parameters come from a flat box, measured horizons from the column with the declared error.
 
@@ -39,10 +41,13 @@ def site_model(
             NumPyro samples by its logit.
         place: free unit values (n_free,) → all 21 unit values; default: all are free.
         n_free: number of free parameters.
+        sigma_spread: infer the scale of the error, sigma ~ LogNormal(ln(options.sigma), sigma_spread); without it
+            sigma is `options.sigma`.
 
-    Sites recorded: `score` or `free` (free,), `unit` and `theta` (21,), `soc` (layer,), and the factor `soc_observed`,
-    which adds `clm5.log_likelihood` summed over horizons: there is one density, for both ways and both errors. Being a
-    factor it draws nothing; predictive draws are made from `soc` by `clm5.sample_observations`.
+    Sites recorded: `score` or `free` (free,), `unit` and `theta` (21,), `soc` (layer,), where the scale is inferred
+    `sigma_score`, a standard normal, and `sigma`; and the factor `soc_observed`, which adds `clm5.log_likelihood`
+    summed over horizons: there is one density, for both ways and both errors. Being a factor it draws nothing;
+    predictive draws are made from `soc` by `clm5.sample_observations`.
 
     Raises:
         ValueError: for an unknown scale.
@@ -57,8 +62,19 @@ def site_model(
     unit = numpyro.deterministic("unit", free if place is None else place(free))
     theta = numpyro.deterministic("theta", options.space.physical(unit))
     soc = numpyro.deterministic("soc", clm5.simulate(theta, forcing, options.rules).soc)  # gC m⁻³
+    sigma = None
+    if sigma_spread is not None:
+        sigma_score = numpyro.sample("sigma_score", dist.Normal(0.0, 1.0))
+        sigma = numpyro.deterministic("sigma", sigma_from_score(sigma_score, options, sigma_spread))
     if observations is not None:
-        numpyro.factor("soc_observed", jnp.sum(clm5.log_likelihood(soc, observations, options)))
+        numpyro.factor("soc_observed", jnp.sum(clm5.log_likelihood(soc, observations, options, sigma=sigma)))
+
+
+def sigma_from_score(
+    score: Float[ArrayLike, "*batch"], options: clm5.ModelOptions, spread: float
+) -> Float[Array, "*batch"]:
+    """Scale of the error from a standard normal: log-normal around that of the options."""
+    return options.sigma * jnp.exp(spread * jnp.asarray(score))
 
 
 def latent_name(scale: str) -> str:
@@ -66,17 +82,23 @@ def latent_name(scale: str) -> str:
     return {"probit": "score", "logit": "free"}[scale]
 
 
-def unit_from_latent(latent: Latent, scale: str) -> FreeUnit:
+def unit_from_latent(latent: FreeUnit, scale: str) -> FreeUnit:
     """Free unit values from the unconstrained coordinate that NUTS moves in."""
     return jax.scipy.special.ndtr(latent) if scale == "probit" else jax.nn.sigmoid(latent)
 
 
-def latent_from_prior(key: PRNGKeyArray, n_free: int, scale: str) -> Latent:
-    """One draw from the prior, in the unconstrained coordinate."""
+def latent_from_prior(key: PRNGKeyArray, n_free: int, scale: str, infer_sigma: bool = False) -> Latent:
+    """One draw from the prior, in the unconstrained coordinate; that of an inferred sigma, `sigma_score`, is last."""
     draw = jax.random.normal if scale == "probit" else jax.random.logistic
-    return draw(key, (n_free,), jnp.result_type(float))
+    free = draw(key, (n_free,), jnp.result_type(float))
+    if not infer_sigma:
+        return free
+    return jnp.append(free, jax.random.normal(jax.random.fold_in(key, 1), (), free.dtype))
 
 
-def potential(latent: Latent, *args, scale: str, **kwargs) -> Float[Array, ""]:
+def potential(latent: Latent, *args, scale: str, sigma_spread: float | None = None, **kwargs) -> Float[Array, ""]:
     """Negative log density of `site_model` in the unconstrained coordinate; arguments as for `site_model`."""
-    return potential_energy(site_model, args, {"scale": scale, **kwargs}, {latent_name(scale): latent})
+    values = {latent_name(scale): latent}
+    if sigma_spread is not None:
+        values = {latent_name(scale): latent[:-1], "sigma_score": latent[-1]}
+    return potential_energy(site_model, args, {"scale": scale, "sigma_spread": sigma_spread, **kwargs}, values)

@@ -27,8 +27,9 @@ def truth_ranks(tree: xr.DataTree, sites: xr.Dataset, kept: int = KEPT) -> xr.Da
         Over (simulation, quantity): `rank`, 0 … kept, the number of draws below the truth; `truth`, and `mean`, `sd` of
         the kept draws, parameters in the unit cube. Over simulation: `converged` (`bayes.converged`), `r_hat` (largest)
         and `ess` (smallest, bulk or tail) over parameters and log likelihood, `divergences`. Quantities are the free
-        parameters, `log_likelihood` of the site's horizons (Modrák et al. 2023: it sees a posterior that ignores data,
-        which parameters alone cannot) and `stock` (gC m⁻², whole column). `is_parameter` says which are parameters.
+        parameters, `sigma` where it was inferred, `log_likelihood` of the site's horizons (Modrák et al. 2023: it sees
+        a posterior that ignores data, which parameters alone cannot) and `stock` (gC m⁻², whole column). `is_parameter`
+        says which are parameters.
 
     Raises:
         ValueError: the sites hold no truth or are not those of the file; the file holds no draws, or fewer than are
@@ -50,6 +51,12 @@ def truth_ranks(tree: xr.DataTree, sites: xr.Dataset, kept: int = KEPT) -> xr.Da
     pooled = unit.reshape(-1, *unit.shape[2:])
     if not 1 <= kept <= len(pooled):
         raise ValueError(f"truth_ranks: kept must lie in 1 … {len(pooled)}, the draws of a site; got {kept}")
+    inferred = "sigma" in tree["posterior"]
+    if inferred and "true_sigma" not in sites:
+        raise ValueError(
+            "truth_ranks: sigma was inferred, and the sites do not hold true_sigma; make them with "
+            "bayes.simulated_sites and the configuration that they are sampled with"
+        )
     free = [name for name in clm5.NAMES if name in tree.attrs.get("free", ",".join(clm5.NAMES)).split(",")]
     where = [clm5.NAMES.index(name) for name in free]
     evenly = ((np.arange(kept) + 0.5) * len(pooled) / kept).astype(int)
@@ -58,10 +65,14 @@ def truth_ranks(tree: xr.DataTree, sites: xr.Dataset, kept: int = KEPT) -> xr.Da
         columns = clm5.Forcing.from_sites(sites), clm5.Observations.from_sites(sites)
         true_unit = sites["true_unit"].transpose("site", "parameter").values.astype(float)
         together = np.concatenate([true_unit[None], pooled[evenly]])  # the truth is treated as a draw is
-        told = np.stack(_told(together, *columns, options), axis=-1)
-    quantity = np.concatenate([together[..., where], told], axis=-1)
+        sigma = None
+        if inferred:
+            sigmas = tree["posterior"]["sigma"].transpose("chain", "draw", "site").values.reshape(len(pooled), -1)
+            sigma = np.concatenate([sites["true_sigma"].values[None], sigmas[evenly]]).astype(float)
+        told = np.stack(_told(together, sigma, *columns, options), axis=-1)
+    quantity = np.concatenate([together[..., where], *([] if sigma is None else [sigma[..., None]]), told], axis=-1)
     truth, draws = quantity[0], quantity[1:]
-    names = [*free, "log_likelihood", "stock"]
+    names = [*free, *(["sigma"] if inferred else []), "log_likelihood", "stock"]
     both = ("simulation", "quantity")
     return xr.Dataset(
         {
@@ -81,10 +92,10 @@ def truth_ranks(tree: xr.DataTree, sites: xr.Dataset, kept: int = KEPT) -> xr.Da
 
 
 @functools.partial(jax.jit, static_argnames="options")
-def _told(unit, forcing: clm5.Forcing, observations: clm5.Observations, options: clm5.ModelOptions):
-    """Log likelihood and stock (gC m⁻²) of points of the unit cube, (..., site, 21) → (..., site)."""
+def _told(unit, sigma, forcing: clm5.Forcing, observations: clm5.Observations, options: clm5.ModelOptions):
+    """Log likelihood and stock (gC m⁻²) of points of the unit cube, (..., site, 21) → (..., site); sigma as these."""
     state = clm5.simulate(options.space.physical(unit), forcing, options.rules)
-    return jnp.sum(clm5.log_likelihood(state.soc, observations, options), axis=-1), state.stock
+    return jnp.sum(clm5.log_likelihood(state.soc, observations, options, sigma=sigma), axis=-1), state.stock
 
 
 def _quality(tree: xr.DataTree) -> dict[str, np.ndarray]:
@@ -92,11 +103,12 @@ def _quality(tree: xr.DataTree) -> dict[str, np.ndarray]:
     found = tree["diagnostics"].to_dataset() if "diagnostics" in tree.children else diagnostics.summary(tree)
     likelihood = tree["log_likelihood"]["soc_observed"].sum("horizon").transpose("chain", "draw", "site")
     fit = diagnostics.estimate(likelihood.values)
-    least = np.fmin(found["ess_bulk"].min("parameter").values, found["ess_tail"].min("parameter").values)
+    sampled = diagnostics.judged(found)
+    least = np.fmin(sampled["ess_bulk"].min("parameter").values, sampled["ess_tail"].min("parameter").values)
     lost = found.get("divergences", xr.zeros_like(found["site"], int)).values
     return {
         "converged": diagnostics.converged(found).values,
-        "r_hat": np.fmax(found["rhat"].max("parameter").values, fit["rhat"]),
+        "r_hat": np.fmax(sampled["rhat"].max("parameter").values, fit["rhat"]),
         "ess": np.fmin(least, np.fmin(fit["ess_bulk"], fit["ess_tail"])),
         "divergences": lost,
     }

@@ -59,7 +59,7 @@ class Run:
         if config.store == "zarr" and out is None:
             raise ValueError("bayes: store='zarr' fills a folder as batches finish; name it with `out`")
         clm5.sites.check(sites, block=BLOCK)
-        _refuse_too_large(sites, config)
+        refuse_too_large(sites, config)
         self.site = [str(name) for name in sites["site"].values]
         self._fingerprint = clm5.sites.fingerprint(sites)
         facts = {"width": batch_width(len(self.site), config.batch, devices), "devices": devices}
@@ -139,7 +139,7 @@ def in_this_process(run: Run, batches: list[Batch], tick: Tick) -> Iterator[tupl
         yield batch, sample_batch(run.part(batch), run.config, run.seed, **how, tick=tick)
 
 
-def _refuse_too_large(sites: xr.Dataset, config: Config) -> None:
+def refuse_too_large(sites: xr.Dataset, config: Config) -> None:
     if config.store == "zarr" or config.keep == "summary":
         return
     numbers = 2 * 21 + 6 + 20 + 2 * sites.sizes["horizon"] + 14  # float32 each, of a draw

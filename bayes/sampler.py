@@ -15,6 +15,7 @@ import clm5
 from bayes import model
 from bayes.config import Config
 from bayes.engine import Engine, NoStart
+from bayes.kernels import JitteredHMC
 
 STATISTICS = ("lp", "energy", "diverging", "n_steps", "acceptance_rate", "step_size")
 
@@ -40,8 +41,8 @@ def draw_batch(
         tick: called with the number of transitions done.
 
     Returns:
-        `unit` (chain, draw, site, 21), statistics (chain, draw, site), `n_gradients` (site,), `seconds` (site,): the
-        time of the batch, shared out evenly.
+        `unit` (chain, draw, site, 21), where it is inferred `sigma` and all statistics (chain, draw, site),
+        `n_gradients` (site,), `seconds` (site,): the time of the batch, shared out evenly.
 
     Raises:
         ValueError: the likelihood is nowhere finite at a site (named). At a second attempt the starts of the first are
@@ -107,8 +108,9 @@ def compiled(config: Config, width: int) -> "Sampler":
     """
     shown = jax.devices()
     devices = shown[: max(n for n in range(1, len(shown) + 1) if width % n == 0)]
-    settings = (config.model, config.warmup, config.target_accept, config.max_tree_depth, config.scale)
-    key = (*settings, config.free_names, config.fixed_unit.tobytes(), tuple(devices))
+    adaptation = (config.warmup, config.target_accept, config.max_tree_depth, config.sampler, config.steps)
+    density = (config.model, config.scale, config.spread_of_sigma, config.free_names, config.fixed_unit.tobytes())
+    key = (*adaptation, *density, tuple(devices))
     if key not in _COMPILED:
         _COMPILED.clear()
         _COMPILED[key] = Sampler(config, devices)
@@ -132,24 +134,34 @@ class Sampler:
         self.place = None if len(free) == model.N_PARAMETERS else place
         self._n_free = len(free)
         self._choices: dict = {"scale": config.scale, "place": self.place, "n_free": self._n_free}
+        self._choices["sigma_spread"] = config.spread_of_sigma
+        hmc = partial(JitteredHMC, steps=config.steps, target_accept=config.target_accept)
         self.engine = Engine(
             self.potential,
-            lambda key, data: model.latent_from_prior(key, self._n_free, config.scale),
-            lambda latent, data: self.unit(latent),
+            lambda key, data: model.latent_from_prior(key, self._n_free, config.scale, config.infer_sigma),
+            lambda latent, data: self.report(latent),
             warmup=config.warmup,
             target_accept=config.target_accept,
             max_tree_depth=config.max_tree_depth,
+            make_kernel=hmc if config.sampler == "hmc" else None,
             devices=devices,
         )
 
-    def potential(self, latent: Float[Array, " free"], data) -> Float[Array, ""]:
+    def potential(self, latent: Float[Array, " latent"], data) -> Float[Array, ""]:
         """Negative log density of one site in the coordinate of `config.scale`; data is (forcing, observations)."""
         return model.potential(latent, *data, self.config.model, **self._choices)
 
-    def unit(self, latent: Float[Array, " free"]) -> Float[Array, "21"]:
+    def unit(self, latent: Float[Array, " latent"]) -> Float[Array, "21"]:
         """All 21 unit values, the fixed ones included."""
-        free = model.unit_from_latent(latent, self.config.scale)
+        free = model.unit_from_latent(latent[: self._n_free], self.config.scale)
         return free if self.place is None else self.place(free)
+
+    def report(self, latent: Float[Array, " latent"]) -> Float[Array, " told"]:
+        """The unit values and, where it is inferred, sigma behind them."""
+        spread = self.config.spread_of_sigma
+        if spread is None:
+            return self.unit(latent)
+        return jnp.append(self.unit(latent), model.sigma_from_score(latent[-1], self.config.model, spread))
 
     def __call__(self, keys, forcing, observations, members: list[str], draws: int, tick) -> dict[str, np.ndarray]:
         """Sample one batch.
@@ -162,7 +174,8 @@ class Sampler:
             tick: called with the number of transitions done.
 
         Returns:
-            `unit` (chain, draw, member, 21), statistics (chain, draw, member), `n_gradients` and `seconds` (member,).
+            `unit` (chain, draw, member, 21), where it is inferred `sigma` and all statistics (chain, draw, member),
+            `n_gradients` and `seconds` (member,).
 
         Raises:
             NoStart: a chain found no start with finite density.
@@ -171,7 +184,10 @@ class Sampler:
         records, spent = self.engine.run(keys, (forcing, observations), draws, tick)
         n = len(members)
         arrays = {name: np.moveaxis(records[name][:n], 0, 2) for name in STATISTICS}
-        arrays["unit"] = np.moveaxis(records["report"][:n], 0, 2)
+        told = np.moveaxis(records["report"][:n], 0, 2)
+        arrays["unit"] = told[..., : model.N_PARAMETERS]
+        if self.config.infer_sigma:
+            arrays["sigma"] = told[..., -1]
         arrays["n_gradients"] = (spent + records["n_steps"].sum(axis=-1)).sum(axis=-1)[:n]
         arrays["seconds"] = np.full(n, (time.perf_counter() - began) / n)
         return arrays

@@ -17,7 +17,7 @@ def sample(
     resume: bool = True,
     progress: bool = True,
 ) -> xr.DataTree:
-    """Posterior of every site by NUTS, as a posterior file (docs/architecture.md).
+    """Posterior of every site by Hamiltonian Monte Carlo, NUTS by default, as a posterior file (docs/architecture.md).
 
     Every site is a problem of its own: nothing is shared between sites but the compiled program. Sites that miss
     R-hat < 1.01 or 400 effective draws are sampled again, longer and from other starts, `config.reruns` times at most;
@@ -35,12 +35,12 @@ def sample(
         progress: show batches done and time left; silent where the output is not a terminal.
 
     Returns:
-        A posterior file with method "nuts", `sample_stats` (diverging, n_steps, tree_depth, energy, acceptance_rate,
-        step_size, lp; chain, draw, site) and a group `diagnostics`: R-hat, effective sizes, Monte Carlo errors and
-        quantiles of every estimate, from all draws (`bayes.summary`), and per site the `draws` they rest on, `attempts`
-        made, the `attempt` whose draws are kept and whether it `converged`. Every site has as many draws in the file:
-        longer attempts are thinned. With `keep="summary"` there are no draws. With `store="zarr"` the tree is opened
-        lazily and memory holds one batch, whatever the number of sites.
+        A posterior file whose method is `config.sampler`, `sample_stats` (diverging, n_steps, energy, acceptance_rate,
+        step_size, lp, and tree_depth of NUTS; chain, draw, site) and a group `diagnostics`: R-hat, effective sizes,
+        Monte Carlo errors and quantiles of every estimate, from all draws (`bayes.summary`), and per site the `draws`
+        they rest on, `attempts` made, the `attempt` whose draws are kept and whether it `converged`. Every site has
+        as many draws in the file: longer attempts are thinned. With `keep="summary"` there are no draws. With
+        `store="zarr"` the tree is opened lazily and memory holds one batch, whatever the number of sites.
         Its attributes count `n_gradients`, warm-up and all attempts included, and `n_solves`, the forward solves among
         them; work on empty places of the last batch is not counted. `wall_time_s` is the time in the sampler, summed
         over batches, and includes compiling; in a resumed run, also the batches of before. `free` names the sampled

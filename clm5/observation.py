@@ -186,51 +186,72 @@ def predict_horizons(
 
 
 def log_likelihood(
-    soc: Float[AnyArray, "*batch layer"], observations: Observations, options: ModelOptions
+    soc: Float[AnyArray, "*batch layer"],
+    observations: Observations,
+    options: ModelOptions,
+    *,
+    sigma: Float[AnyArray, "*#batch"] | None = None,
 ) -> Float[Array, "*batch horizon"]:
     """Log density of each measured horizon given a modelled profile, in units of 1 / (gC m⁻³); 0 at padding.
 
     lognormal: ln(observed) ~ Normal(ln(modelled), sigma). proda: weight × log density of observed ~ Normal(modelled,
-    sigma · observed), with `proda_layer_weights` (a weighted pseudo-likelihood, as published).
+    sigma · observed), with `proda_layer_weights` (a weighted pseudo-likelihood, as published). A `sigma` of every
+    profile, above 0, takes the place of `options.sigma`.
     """
-    z = standardised(soc, observations, options)
+    z = standardised(soc, observations, options, sigma=sigma)
+    scale = _scale(options, sigma)
     real = observations.measured
     observed = jnp.where(real, observations.soc, 1.0)
     root = jnp.sqrt(2 * jnp.pi)
     if options.error == "lognormal":
-        density = -0.5 * z**2 - jnp.log(options.sigma * root) - jnp.log(observed)
+        density = -0.5 * z**2 - jnp.log(scale * root) - jnp.log(observed)
     else:
-        density = -0.5 * z**2 - proda_layer_weights(observations) * jnp.log(options.sigma * observed * root)
+        density = -0.5 * z**2 - proda_layer_weights(observations) * jnp.log(scale * observed * root)
     return jnp.where(real, density, 0.0)
 
 
 def standardised(
-    soc: Float[AnyArray, "*batch layer"], observations: Observations, options: ModelOptions
+    soc: Float[AnyArray, "*batch layer"],
+    observations: Observations,
+    options: ModelOptions,
+    *,
+    sigma: Float[AnyArray, "*#batch"] | None = None,
 ) -> Float[Array, "*batch horizon"]:
     """Residuals in standard errors, observed − modelled as `log_likelihood` sees them; 0 at padding.
 
     Their squares, halved and summed, are minus the log likelihood but for a constant.
     """
-    modelled = predict_horizons(soc, observations, options)
+    modelled, scale = predict_horizons(soc, observations, options), _scale(options, sigma)
     real = observations.measured
     observed = jnp.where(real, observations.soc, 1.0)
     if options.error == "lognormal":
-        return jnp.where(real, (jnp.log(observed) - jnp.log(modelled)) / options.sigma, 0.0)
+        return jnp.where(real, (jnp.log(observed) - jnp.log(modelled)) / scale, 0.0)
     weight = jnp.where(real, proda_layer_weights(observations), 0.0)
-    return jnp.where(real, jnp.sqrt(weight) * (observed - modelled) / (options.sigma * observed), 0.0)
+    return jnp.where(real, jnp.sqrt(weight) * (observed - modelled) / (scale * observed), 0.0)
 
 
 def sample_observations(
-    key: PRNGKeyArray, soc: Float[Array, "*batch layer"], observations: Observations, options: ModelOptions
+    key: PRNGKeyArray,
+    soc: Float[Array, "*batch layer"],
+    observations: Observations,
+    options: ModelOptions,
+    *,
+    sigma: Float[AnyArray, "*#batch"] | None = None,
 ) -> Float[Array, "*batch horizon"]:
     """Draws of what would be measured at the horizons of `observations`, gC m⁻³; NaN at padding.
 
     Under the proda error the scale is sigma times the observed value, as in its density (draws can be negative).
+    `sigma` is as for `log_likelihood`.
     """
-    modelled = predict_horizons(soc, observations, options)
+    modelled, scale = predict_horizons(soc, observations, options), _scale(options, sigma)
     noise = jax.random.normal(key, modelled.shape, dtype=modelled.dtype)
     if options.error == "lognormal":
-        drawn = modelled * jnp.exp(options.sigma * noise)
+        drawn = modelled * jnp.exp(scale * noise)
     else:
-        drawn = modelled + options.sigma * jnp.where(observations.measured, observations.soc, 0.0) * noise
+        drawn = modelled + scale * jnp.where(observations.measured, observations.soc, 0.0) * noise
     return jnp.where(observations.measured, drawn, jnp.nan)
+
+
+def _scale(options: ModelOptions, sigma):
+    """Scale of the error, to be broadcast over horizons."""
+    return options.sigma if sigma is None else jnp.asarray(sigma)[..., None]

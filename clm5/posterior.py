@@ -41,6 +41,7 @@ def assemble_posterior(
     wall_time: float,
     n_solves: int,
     n_gradients: int,
+    sigma: np.ndarray | None = None,
     sample_stats: Mapping[str, np.ndarray] | None = None,
     constant: Mapping[str, tuple] | None = None,
     attrs: Mapping[str, Any] | None = None,
@@ -60,6 +61,8 @@ def assemble_posterior(
         wall_time: seconds that the inference took (without this assembly).
         n_solves: steady states computed by the inference.
         n_gradients: gradients of steady states computed by the inference.
+        sigma: scale of the error of every draw, (chain, draw, site), where it was inferred; otherwise that of
+            `options`.
         sample_stats: arrays (chain, draw, site) by name.
         constant: further constant data, name → (dims, values).
         attrs: further root attributes: numbers or text.
@@ -84,9 +87,15 @@ def assemble_posterior(
             f"(site {sites.site.values[where[2]]}, {NAMES[where[3]]})"
         )
 
+    if sigma is not None and (np.shape(sigma) != unit.shape[:3] or not np.all((sigma > 0) & np.isfinite(sigma))):
+        raise ValueError(
+            f"assemble_posterior: sigma must have shape {unit.shape[:3]}, (chain, draw, site) as in unit, and be "
+            f"positive and finite; got shape {np.shape(sigma)}"
+        )
+
     with jax.enable_x64(True):
         key_predictive, key_prior = jax.random.split(jax.random.key(seed, impl="threefry2x32"))
-        posterior = _push_through(unit, sites, options, key_predictive)
+        posterior = _push_through(unit, sites, options, key_predictive, sigma)
         prior_unit = np.asarray(jax.random.uniform(key_prior, (1, PRIOR_DRAWS, len(NAMES)), dtype=jnp.float64))
         per_site = np.broadcast_to(prior_unit[:, :, None], (1, PRIOR_DRAWS, n_site, len(NAMES)))
         prior = _push_through(per_site, sites, options, key_prior)
@@ -127,38 +136,49 @@ _DIMS = {
 
 
 @functools.partial(jax.jit, static_argnames="options")
-def _consequences(unit, numbers, keys, forcing: Forcing, observations: Observations, options: ModelOptions):
+def _consequences(unit, sigma, numbers, keys, forcing: Forcing, observations: Observations, options: ModelOptions):
     """theta, processes, profiles, predictive draws and log densities of unit-cube points (draw, site, 21), float32.
 
-    `numbers` (draw,) and `keys` (site,) make the random numbers.
+    `sigma` is (draw, site) or None. `numbers` (draw,) and `keys` (site,) make the random numbers.
     """
 
-    def predict(number, soc):
-        at_site = lambda key, *site: sample_observations(jax.random.fold_in(key, number), *site, options)  # noqa: E731
-        return jax.vmap(at_site)(keys, soc, observations)
+    def predict(number, soc, sigma):
+        def at_site(key, soc, observations, sigma):
+            return sample_observations(jax.random.fold_in(key, number), soc, observations, options, sigma=sigma)
+
+        return jax.vmap(at_site)(keys, soc, observations, sigma)
 
     theta = options.space.physical(unit)
     state = simulate(theta, forcing, rules=options.rules)
     six = processes(theta, forcing, state).stacked()
-    predicted = jax.vmap(predict)(numbers, state.soc)
-    density = jnp.where(observations.measured, log_likelihood(state.soc, observations, options), jnp.nan)
+    predicted = jax.vmap(predict)(numbers, state.soc, sigma)
+    density = log_likelihood(state.soc, observations, options, sigma=sigma)
+    density = jnp.where(observations.measured, density, jnp.nan)
     return jax.tree.map(lambda x: x.astype(jnp.float32), (theta, six, state.soc, predicted, density))
 
 
-def _push_through(unit: np.ndarray, sites, options: ModelOptions, key) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
+def _push_through(
+    unit: np.ndarray, sites, options: ModelOptions, key, sigma: np.ndarray | None = None
+) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
     """Everything that follows from draws (chain, draw, site, 21), a few draws at a time to bound memory."""
     n_site = sites.sizes["site"]
     if n_site > COLUMNS_AT_ONCE:
         blocks = [slice(i, i + COLUMNS_AT_ONCE) for i in range(0, n_site, COLUMNS_AT_ONCE)]
-        parts = [_push_through(unit[:, :, block], sites.isel(site=block), options, key) for block in blocks]
+        scales = [None if sigma is None else sigma[:, :, block] for block in blocks]
+        parts = [
+            _push_through(unit[:, :, block], sites.isel(site=block), options, key, scale)
+            for block, scale in zip(blocks, scales, strict=True)
+        ]
         names = {name: dims for name, (dims, _) in parts[0].items()}
         return {name: (dims, np.concatenate([part[name][1] for part in parts], axis=2)) for name, dims in names.items()}
     forcing, observations = Forcing.from_sites(sites), Observations.from_sites(sites)
     chains, draws, _, _ = unit.shape
-    flat = unit.reshape(chains * draws, n_site, -1)
+    n_draws = chains * draws
+    flat = unit.reshape(n_draws, n_site, -1), None if sigma is None else sigma.reshape(n_draws, n_site)
     step = max(1, COLUMNS_AT_ONCE // n_site)
-    padded = np.concatenate([flat, np.repeat(flat[-1:], -len(flat) % step, axis=0)])  # one shape, one compilation
-    starts = range(0, len(padded), step)
+    at_least = lambda x: np.concatenate([x, np.repeat(x[-1:], -n_draws % step, axis=0)])  # noqa: E731
+    padded = jax.tree.map(at_least, flat)  # one shape, one compilation
+    starts = range(0, n_draws, step)
     devices = jax.local_devices() if len(starts) >= WORTH_SPREADING else jax.local_devices()[:1]
     hashes = np.array([zlib.crc32(str(name).encode()) for name in sites.site.values], np.uint32)
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, hashes)
@@ -167,15 +187,17 @@ def _push_through(unit: np.ndarray, sites, options: ModelOptions, key) -> dict[s
     pieces = []
     for number, start in enumerate(starts):  # a piece on every device at a time
         device = number % len(devices)
-        piece = jax.device_put(padded[start : start + step].astype(np.float64), devices[device])
+        piece = [None if x is None else x[start : start + step].astype(np.float64) for x in padded]
+        piece = jax.device_put(piece, devices[device])
         numbers = np.arange(start, start + step, dtype=np.uint32)
-        running.append(_consequences(piece, numbers, *given[device], options))
+        running.append(_consequences(*piece, numbers, *given[device], options))
         if len(running) > len(devices):
             pieces.append(jax.device_get(running.pop(0)))
     pieces += map(jax.device_get, running)
-    joined = (np.concatenate(parts)[: len(flat)] for parts in zip(*pieces, strict=True))
+    joined = (np.concatenate(parts)[:n_draws] for parts in zip(*pieces, strict=True))
     theta, six, soc, predicted, density = (part.reshape(chains, draws, *part.shape[1:]) for part in joined)
-    return {
+    scale = {} if sigma is None else {"sigma": (("chain", "draw", "site"), sigma.astype(np.float32))}
+    return scale | {
         "theta": (_DIMS["parameter"], theta),
         "unit": (_DIMS["parameter"], unit.astype(np.float32)),
         "processes": (_DIMS["process"], six),  # not "process": xarray keeps that name for the coordinate
@@ -221,6 +243,8 @@ def _with_coordinates(group, sites):
     if "processes" in group:
         group.processes.attrs["units"] = ", ".join(f"{name}: {UNITS[name]}" for name in PROCESSES)
         group.processes.attrs["long_name"] = ", ".join(f"{name}: {LONG_NAMES[name]}" for name in PROCESSES)
+    if "sigma" in group:
+        group.sigma.attrs.update(units="1", long_name="scale of the error")
     if "theta" in group:
         group.theta.attrs["units"] = ", ".join(f"{p.name}: {p.unit}" for p in PARAMETERS)
     return group

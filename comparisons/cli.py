@@ -136,6 +136,14 @@ def sample(
     cluster: Annotated[
         str | None, Parameter(help="address of a dask scheduler whose workers sample, such as tcp://10.0.0.1:8786")
     ] = None,
+    hierarchical: Annotated[
+        bool, Parameter(help="all sites in one chain, their parameters pooled; for tens to a few hundred sites")
+    ] = False,
+    covariates: Annotated[
+        list[str] | None,
+        Parameter(help="with --hierarchical: pool by this numeric covariate; again for more", negative=""),
+    ] = None,
+    region: Annotated[str | None, Parameter(help="with --hierarchical: pool by this categorical covariate")] = None,
     resume: Annotated[bool, Parameter(help="take up an interrupted run in --out")] = False,
     seed: Seed = 0,
     model: Model | None = None,
@@ -148,6 +156,10 @@ def sample(
     """
     if not resume:
         refuse_existing(out, hint="To take up an interrupted run there, add --resume.")
+    if not hierarchical and (covariates or region):
+        raise ValueError("--covariates and --region say how sites are pooled, by --hierarchical alone")
+    if hierarchical and (cluster or resume):
+        raise ValueError("--hierarchical is one chain over all sites: it takes neither --cluster nor --resume")
     (launch or Launch()).start()
     import numpy as np
 
@@ -160,7 +172,10 @@ def sample(
         if not 1 <= only <= data.sizes["site"]:
             raise ValueError(f"--only must lie between 1 and the {data.sizes['site']} sites of {sites}, got {only}")
         data = data.isel(site=np.sort(np.random.default_rng(seed).permutation(data.sizes["site"])[:only]))
-    if cluster is None:
+    if hierarchical:
+        pooled = bayes.HierarchicalConfig(config, tuple(covariates or ()), region)
+        tree = bayes.sample_hierarchical(data, pooled, out=out, seed=seed)
+    elif cluster is None:
         tree = bayes.sample(data, config, out=out, seed=seed)
     else:
         tree = bayes.sample_on(cluster, data, config, out=out, seed=seed)

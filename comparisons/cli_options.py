@@ -110,6 +110,10 @@ class Sampler:
     "transitions that are kept, per chain"
     batch: int = 16
     "sites in one compiled program"
+    infer_sigma: bool = False
+    "infer the scale of the error at every site too, with a log-normal prior around --sigma"
+    sigma_spread: float = 0.5
+    "standard deviation of the logarithm of that scale, in its prior"
     reruns: int = 2
     """how often a site that misses R-hat < 1.01 or 400 effective draws is sampled again at most, every time three times
     longer"""

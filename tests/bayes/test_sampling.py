@@ -238,6 +238,8 @@ def test_the_folder_records_the_request(made, tmp_path):
         ({"target_accept": 1.0}, "target_accept must lie between 0 and 1"),
         ({"max_tree_depth": 16}, "max_tree_depth"),
         ({"scale": "log"}, "scale must be one of"),
+        ({"sampler": "gibbs"}, "sampler must be one of"),
+        ({"steps": 0}, "steps must be a whole number of at least 1"),
         ({"keep": "some"}, "keep must be one of"),
         ({"store": "csv"}, "store must be one of"),
         ({"reruns": -1}, "reruns must be a whole number of at least 0"),
