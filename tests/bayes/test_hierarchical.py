@@ -142,6 +142,7 @@ def test_one_pooled_parameter_agrees_with_quadrature(tree, simulated):
     assert z(by_quadrature(simulated.assign(soc=1.2 * simulated["soc"]), POOLED.tau_scale)) > limit
 
 
+@pytest.mark.slow
 def test_the_file_is_a_posterior_file_with_what_sites_share(tree, simulated, tmp_path):
     file = clm5.save_posterior(tree, tmp_path / "posterior.nc")
     read = clm5.open_posterior(file)

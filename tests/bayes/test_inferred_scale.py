@@ -67,7 +67,6 @@ def on_a_grid(site: xr.Dataset, spread: float, n: int = 101) -> np.ndarray:
     return np.array([of_u @ middle, of_u @ middle**2, of_sigma @ np.log(sigma), of_sigma @ np.log(sigma) ** 2])
 
 
-@pytest.mark.slow
 def test_one_parameter_and_sigma_agree_with_quadrature(tree, simulated):
     posterior = tree["posterior"]
     u, sigma = posterior["unit"].sel(parameter="q10"), np.log(posterior["sigma"])
