@@ -62,6 +62,7 @@ def on_a_grid(column: Columns, options: clm5.ModelOptions, n: int = 121) -> np.n
     return np.tensordot(weight / weight.sum(), moments(unit[:, WHERE]), 1)
 
 
+@pytest.mark.slow
 def test_two_free_parameters_agree_with_quadrature(sites, float64):
     simulated = bayes.simulated_sites(sites, TWO, 5, seed=21)
     found = posterior_moments(bayes.sample(simulated, TWO, seed=1, progress=False), FREE)

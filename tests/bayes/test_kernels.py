@@ -72,6 +72,7 @@ def test_the_number_of_steps_is_the_number_of_gradients(float64):
     assert per_gradient == pytest.approx(1.0, abs=0.1)  # NumPyro evaluates once more when it binds its functions
 
 
+@pytest.mark.slow
 def test_the_configuration_reaches_the_sampler(sites):
     arrays = draw_batch(sites.isel(site=[1, 2]), TWO, seed=0)
     assert int(arrays["n_steps"].max()) == 2 * TWO.steps - 1

@@ -40,6 +40,7 @@ def linear_rows(noise, n=900, seed=0):
     )
 
 
+@pytest.mark.slow
 def test_every_method_is_judged_on_the_same_sites_by_the_same_numbers(table, run, sites):
     assert list(table.method.unique()) == list(METHODS)
     own = table[table.method == "binn"].set_index("label").drop(columns="method")
@@ -50,6 +51,7 @@ def test_every_method_is_judged_on_the_same_sites_by_the_same_numbers(table, run
     assert train["ridge"] > train["constant"] > train["defaults"]
 
 
+@pytest.mark.slow
 def test_nothing_is_learned_from_the_sites_that_judge(table, run, sites):
     moved = sites.copy(deep=True)
     test = run.labels(sites) == "test"
@@ -61,6 +63,7 @@ def test_nothing_is_learned_from_the_sites_that_judge(table, run, sites):
     np.testing.assert_allclose(bias[0] - bias[1], -np.log(30.0), rtol=1e-4)  # the answers stayed, the carbon moved
 
 
+@pytest.mark.slow
 def test_one_vector_for_all_is_the_best_there_is(run, sites):
     data, labels = data_of(run, sites), run.labels(sites)
     unit = fit_constant(data, labels, run.config)
@@ -78,6 +81,7 @@ def test_one_vector_for_all_is_the_best_there_is(run, sites):
             assert loss(np.clip(unit + size * rng.normal(size=21), 0.01, 0.99)) > least - 1e-3 * abs(least)
 
 
+@pytest.mark.slow
 def test_one_vector_finds_carbon_that_one_vector_made(run, sites):
     few = sites.isel(site=slice(0, 40))
     config = dataclasses.replace(run.config, parameters=("w_scaling", "efolding"))

@@ -43,7 +43,7 @@ def test_the_gradient_is_that_of_the_likelihood_and_the_step_is_damped_gauss_new
         np.testing.assert_allclose(value, total.sum() / count.sum(), rtol=1e-12)
     for site in range(12):
         assert np.linalg.eigvalsh(information[site]).min() > -1e-9
-        step = np.linalg.solve(np.asarray(information[site]) + np.eye(free), np.asarray(gradient[site]))
+        step = np.linalg.solve(np.asarray(information[site]) + steps.DAMPING * np.eye(free), np.asarray(gradient[site]))
         np.testing.assert_allclose(pulled[site], 10 * np.clip(step, -0.3, 0.3) / 12, rtol=1e-6, atol=1e-9)
 
 

@@ -158,6 +158,7 @@ def test_a_record_of_options_comes_back_equal():
     assert binn.Config.from_json(json.loads(json.dumps(config.to_json()))) == config
 
 
+@pytest.mark.slow
 def test_coordinates_and_imputed_covariates_train(sites):
     gap = sites.copy(deep=True)
     name = binn.Features.fit(sites, np.full(400, True)).covariates[0].name

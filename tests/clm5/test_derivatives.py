@@ -66,7 +66,8 @@ def _after_temperature(forcing):
     return [getattr(forcing, name) for name in list(forcing.__dataclass_fields__)[1:]]
 
 
-@pytest.mark.parametrize("n", [pytest.param(257, marks=pytest.mark.slow), 600])
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [257, 600])
 def test_blocks_do_not_show(golden_forcing, n, x64):
     """Value, gradient and tangent of a batch of several blocks, the last filled up, equal those column by column."""
     theta, forcing = drawn(n), tiled(golden_forcing, n)
@@ -83,6 +84,7 @@ def test_blocks_do_not_show(golden_forcing, n, x64):
     np.testing.assert_allclose(tangent, jnp.sum(gradients * theta), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_column_of_nan_stays_alone_in_its_block(golden_forcing, x64):
     n = 300
     theta, forcing = drawn(n), tiled(golden_forcing, n)

@@ -100,9 +100,9 @@ def test_proda_weights_by_hand(precision):
         upper = jnp.array([0.0, 0.2, 0.4, 0.8, 1.4, 2.0, jnp.nan], precision)
         lower = jnp.array([0.2, 0.4, 0.8, 1.4, 2.0, 3.0, jnp.nan], precision)
         soc = jnp.array([3e4, 1.2e4, 9e3, 5e3, 3e3, 1e3, jnp.nan], precision)
-        # mean SOC 10,000: distances 20000, 2000, 1000, 5000, 7000, 9000 → ranks 6 2 1 3 4 5
-        # mean depth 1.1 m: distances 1.0, .8, .5, 0, .6, 1.4 → ranks 5 4 2 1 3 6
-        rank = np.array([5.5, 3.0, 1.5, 2.0, 3.5, 5.5])
+        # mean SOC 10,000: distances 20000, 2000, 1000, 5000, 7000, 9000 → ranks 1 5 6 4 3 2
+        # mean depth 1.1 m: distances 1.0, .8, .5, 0, .6, 1.4 → ranks 2 3 5 6 4 1
+        rank = np.array([1.5, 4.0, 5.5, 5.0, 3.5, 1.5])
         expected = np.maximum(10 * np.exp(-(rank - 1)), 1.0)
         found = proda_layer_weights(clm5.Observations(upper, lower, soc))
         np.testing.assert_allclose(found, [*expected, 0.0], rtol=1e-5)

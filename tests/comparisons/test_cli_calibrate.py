@@ -35,6 +35,7 @@ def blind(members, config, *, seed, progress):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_sampler_that_ignores_data_is_called_by_the_log_likelihood(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(calibration, "sample", blind)
     out = tmp_path / "a"
