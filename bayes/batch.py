@@ -83,14 +83,8 @@ def better(old: xr.DataTree, new: xr.DataTree) -> xr.DataTree:
 def recorded(config: Config) -> dict[str, Any]:
     """What a posterior file says of its sampling, as root attributes."""
     inferred = {"sigma_spread": config.sigma_spread} if config.infer_sigma else {}
-    return (
-        {name: getattr(config, name) for name in (*RECORDED, OF_SAMPLER[config.sampler])}
-        | inferred
-        | {
-            "free": ",".join(config.free_names),
-            "fixed": ",".join(f"{name}={value:.10g}" for name, value in config.held.items()),
-        }
-    )
+    chosen = {name: getattr(config, name) for name in (*RECORDED, OF_SAMPLER[config.sampler])}
+    return chosen | inferred | config.said_of_parameters()
 
 
 def _chosen(old: xr.Dataset, new: xr.Dataset, take: Bool[np.ndarray, " site"]) -> xr.Dataset:

@@ -130,6 +130,13 @@ class Config:
             name: float(value) for name, value in zip(clm5.NAMES, theta, strict=True) if name not in self.free_names
         }
 
+    def said_of_parameters(self) -> dict[str, str]:
+        """Which parameters are free and where the others are held, as attributes of a file."""
+        return {
+            "free": ",".join(self.free_names),
+            "fixed": ",".join(f"{name}={value:.10g}" for name, value in self.held.items()),
+        }
+
     @property
     def spread_of_sigma(self) -> float | None:
         """Standard deviation of the prior of ln(sigma); None where sigma is not inferred."""

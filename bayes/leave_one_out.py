@@ -4,8 +4,6 @@ import numpy as np
 import xarray as xr
 from arviz_stats.base import array_stats
 
-from bayes import diagnostics
-
 PROFILE = ("site", "horizon")
 
 
@@ -96,12 +94,14 @@ def loo_verdict(result: xr.Dataset, most: int = 20) -> str:
 def _relative_draws(tree: xr.DataTree, n_draws: int) -> np.ndarray:
     """Effective draws of the parameters' means over the draws there are, mean over the sampled ones, per site."""
     unit = tree["posterior"]["unit"].transpose("chain", "draw", "site", "parameter").values
-    found = diagnostics.estimate(unit)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        effective = np.where(found["sd"] > 0, (found["sd"] / found["mcse_mean"]) ** 2, np.nan)
-    moves = np.isfinite(effective)
-    mean = np.where(moves, effective, 0).sum(1) / np.maximum(moves.sum(1), 1)
-    return np.where(moves.any(1), np.minimum(mean / n_draws, 1.0), 1.0)
+    relative = np.ones(unit.shape[2])
+    for site in range(unit.shape[2]):
+        draws = unit[:, :, site].astype(float)
+        moving = draws[..., np.ptp(draws, axis=(0, 1)) > 0]
+        if moving.shape[-1]:
+            effective = array_stats.ess(moving, chain_axis=0, draw_axis=1, method="mean")
+            relative[site] = min(float(np.mean(effective)) / n_draws, 1.0)
+    return relative
 
 
 def _standard_error(values: np.ndarray, n, axis: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from bayes import diagnostics, proda_criteria
 from bayes.proda_config import FAULTS, FURTHER, ProdaConfig
 from bayes.proda_walk import STRETCH, Rules, State, Walk, random_starts, stage_keys
 from bayes.progress import Progress
-from bayes.sampler import chain_keys
+from bayes.sampler import batch_width, chain_keys, padded_places
 from bayes.storage import RunFolder
 
 RECORDED = ("chains", "explore", "steps", "draws", "half_width", "scale", "adapt_from", "retune")
@@ -83,8 +83,7 @@ def _batches(
 ) -> list[dict[str, np.ndarray]]:
     forcing, observations = clm5.Forcing.from_sites(sites), clm5.Observations.from_sites(sites)
     sampler = _Sampler(config)
-    devices = len(sampler.walk.devices)
-    width = -(-min(config.batch, len(ids)) // devices) * devices
+    width = batch_width(len(ids), config.batch, len(sampler.walk.devices))
     firsts = range(0, len(ids), width)
     parts = []
     with Progress(len(firsts), config.explore + config.steps, shown=progress) as bar:
@@ -92,8 +91,7 @@ def _batches(
             members = ids[first : first + width]
             arrays = None if folder is None else folder.load(members)
             if arrays is None:
-                # empty places of the last batch repeat its first site, so that every batch has one shape
-                places = np.array([first + i if i < len(members) else first for i in range(width)])
+                places = first + padded_places(len(members), width)  # every batch has one shape
                 data = jax.tree.map(lambda leaf, places=places: leaf[places][:, None], (forcing, observations))
                 keys = chain_keys(seed, [ids[i] for i in places], config.chains)
                 arrays = sampler(keys, data, members, bar.tick)
@@ -269,11 +267,8 @@ def _assemble(sites: xr.Dataset, config: ProdaConfig, seed: int, parts: list[dic
         constant=found,
         attrs={name: getattr(config, name) for name in RECORDED}
         | {name: int(getattr(config, name)) for name in (*FAULTS, *FURTHER)}
-        | {
-            "free": ",".join(config.free_names),
-            "fixed": ",".join(f"{name}={value:.10g}" for name, value in config.held.items()),
-            "filtered_out": ",".join(dropped),
-        },
+        | config.said_of_parameters()
+        | {"filtered_out": ",".join(dropped)},
     )
-    tree["diagnostics"] = xr.DataTree(diagnostics.summary(tree))
+    tree["diagnostics"] = xr.DataTree(diagnostics.of_draws(tree))
     return tree

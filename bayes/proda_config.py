@@ -114,10 +114,9 @@ class ProdaConfig:
         """Unit values of the parameters that are held fixed (those of free parameters are not read)."""
         return self._space.fixed_unit
 
-    @property
-    def held(self) -> dict[str, float]:
-        """Physical values of the parameters that are not sampled."""
-        return self._space.held
+    def said_of_parameters(self) -> dict[str, str]:
+        """Which parameters are free and where the others are held, as attributes of a file."""
+        return self._space.said_of_parameters()
 
     def request(self) -> dict:
         """The choices that stored batches depend on, JSON-like."""

@@ -1,6 +1,5 @@
 """Where the truth of a simulated site ranks among the draws of its posterior."""
 
-import dataclasses
 import functools
 
 import jax
@@ -60,7 +59,7 @@ def truth_ranks(tree: xr.DataTree, sites: xr.Dataset, kept: int = KEPT) -> xr.Da
     free = [name for name in clm5.NAMES if name in tree.attrs.get("free", ",".join(clm5.NAMES)).split(",")]
     where = [clm5.NAMES.index(name) for name in free]
     evenly = ((np.arange(kept) + 0.5) * len(pooled) / kept).astype(int)
-    options = clm5.ModelOptions(**{f.name: tree.attrs[f.name] for f in dataclasses.fields(clm5.ModelOptions)})
+    options = clm5.ModelOptions.from_attributes(tree.attrs, "truth_ranks: the posterior file")
     with jax.enable_x64(True):
         columns = clm5.Forcing.from_sites(sites), clm5.Observations.from_sites(sites)
         true_unit = sites["true_unit"].transpose("site", "parameter").values.astype(float)
@@ -100,7 +99,7 @@ def _told(unit, sigma, forcing: clm5.Forcing, observations: clm5.Observations, o
 
 def _quality(tree: xr.DataTree) -> dict[str, np.ndarray]:
     """Per site: did the chains converge, in the limits that `bayes.sample` reports?"""
-    found = tree["diagnostics"].to_dataset() if "diagnostics" in tree.children else diagnostics.summary(tree)
+    found = diagnostics.summary(tree)
     likelihood = tree["log_likelihood"]["soc_observed"].sum("horizon").transpose("chain", "draw", "site")
     fit = diagnostics.estimate(likelihood.values)
     sampled = diagnostics.judged(found)

@@ -66,7 +66,7 @@ class Run:
         self._folder = None
         if out is not None:
             request = {"config": config.request(), "seed": seed, "sites": self._fingerprint}
-            self._folder = RunFolder(out, request, resume=resume, facts=facts)
+            self._folder = RunFolder(out, request, resume=resume, facts=facts, store=config.store)
             facts = self._folder.facts
         self._width, self._devices = facts["width"], facts["devices"]
 

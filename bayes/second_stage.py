@@ -116,7 +116,7 @@ def second_stage(
     return clm5.assemble_posterior(
         np.clip(drawn, 0.0, 1.0),
         sites,
-        _options(posterior),
+        clm5.ModelOptions.from_attributes(posterior.attrs, "second_stage: the posterior file"),
         method="proda_network",
         seed=seed,
         wall_time=time.perf_counter() - began,
@@ -158,15 +158,6 @@ def covariate_matrix(sites: xr.Dataset, training: Bool[np.ndarray, " site"]) -> 
         else:
             columns.append((values - seen.mean()) / seen.std() if np.ptp(seen) > 0 else np.zeros_like(values))
     return np.stack(columns, axis=1).astype(np.float32)
-
-
-def _options(posterior: xr.DataTree) -> clm5.ModelOptions:
-    attrs = posterior.attrs
-    missing = [name for name in ("bounds", "rules", "operator", "error", "sigma") if name not in attrs]
-    if missing:
-        raise ValueError(f"second_stage: the posterior file does not say its {', '.join(missing)}")
-    bounds, rules, operator, error = (str(attrs[name]) for name in ("bounds", "rules", "operator", "error"))
-    return clm5.ModelOptions(bounds, rules, operator, error, float(attrs["sigma"]))
 
 
 def _split(

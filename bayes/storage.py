@@ -32,6 +32,7 @@ class RunFolder:
         request: everything that the draws depend on, JSON-like. A folder that was made for another request is refused.
         resume: go on with what is there. Otherwise a folder that holds a run is refused.
         facts: what a new run decides once and for all, JSON-like: a run that is gone on with keeps its own, `.facts`.
+        store: what the finished posterior file is, of `POSTERIOR`.
 
     Raises:
         ValueError: the folder holds the batches of another request; the message names what differs.
@@ -39,9 +40,15 @@ class RunFolder:
     """
 
     def __init__(
-        self, path: str | os.PathLike, request: dict, *, resume: bool = True, facts: Mapping[str, Any] | None = None
+        self,
+        path: str | os.PathLike,
+        request: dict,
+        *,
+        resume: bool = True,
+        facts: Mapping[str, Any] | None = None,
+        store: str = "netcdf",
     ):
-        self.path, self.facts = Path(path), dict(facts or {})
+        self.path, self.facts, self._store = Path(path), dict(facts or {}), store
         self.request = request = json.loads(json.dumps({"format": FORMAT, **request}))
         recorded = self.path / REQUEST
         if recorded.exists():
@@ -60,7 +67,7 @@ class RunFolder:
     @property
     def posterior(self) -> Path:
         """Where the finished posterior file belongs."""
-        return self.path / POSTERIOR[self.request["config"].get("store", "netcdf")]
+        return self.path / POSTERIOR[self._store]
 
     def load(self, ids: Sequence[str]) -> dict[str, np.ndarray] | None:
         """The arrays of a finished batch of these sites, or None."""

@@ -38,23 +38,34 @@ class HeadPosterior(NamedTuple):
         return self.mean + turned.reshape(draws, *self.mean.shape)
 
 
-def head_posterior(network: ParameterNetwork, parts: Iterable[Data], config: Config) -> HeadPosterior:
-    """The Gaussian around a trained head.
+def head_posteriors(networks: list[ParameterNetwork], parts: Iterable[Data], config: Config) -> list[HeadPosterior]:
+    """The Gaussians around the heads of trained networks.
 
     Args:
-        network: trained with loss "likelihood"; dropout is off.
+        networks: of one run with loss "likelihood"; dropout is off.
         parts: all training sites, in parts that are gone through once.
         config: what it was trained with.
     """
-    graph, weights = nnx.split(network)
-    head = nnx.state(network.head)
-    mean = np.vstack([np.asarray(head["kernel"][...]), np.asarray(head["bias"][...])]).astype(np.float64)
-    units, free = mean.shape
-    total = np.zeros((free, free, units, units))
+    means = [_head(network) for network in networks]
+    totals: list[Any] = [0.0] * len(networks)
     for part in parts:
-        rows = jnp.asarray(with_bias(network, network_inputs(part, config)))
-        information = _information(rows @ mean, part, weights, graph=graph, config=config)
-        total += np.asarray(_curvature(rows, information))
+        for member, (network, mean) in enumerate(zip(networks, means, strict=True)):
+            graph, weights = nnx.split(network)
+            rows = jnp.asarray(with_bias(network, network_inputs(part, config)))
+            information = _information(rows @ mean, part, weights, graph=graph, config=config)
+            totals[member] = totals[member] + np.asarray(_curvature(rows, information))
+    return [_posterior(mean, np.asarray(total)) for mean, total in zip(means, totals, strict=True)]
+
+
+def _head(network: ParameterNetwork) -> Float[np.ndarray, "unit free"]:
+    """The weights of a head, those of its constant last, float64."""
+    head = nnx.state(network.head)
+    return np.vstack([np.asarray(head["kernel"][...]), np.asarray(head["bias"][...])]).astype(np.float64)
+
+
+def _posterior(mean: Float[np.ndarray, "unit free"], total: Float[np.ndarray, "free free unit unit"]) -> HeadPosterior:
+    """The Gaussian of a mean and the curvature of the likelihood there."""
+    units, free = mean.shape
     matrix = total.transpose(2, 0, 3, 1).reshape(units * free, units * free)
     values, vectors = np.linalg.eigh(0.5 * (matrix + matrix.T))
     values = np.maximum(values, 0.0)

@@ -101,7 +101,8 @@ def posterior(
     asked = parts.request(run, sites, per_chain, method, seed, training_sites)
     store = parts.open_store(out, sites, batch, asked, resume=resume)
     cost = {"n_solves": run.n_solves, "n_gradients": run.n_gradients}
-    return parts.fill(store, sites, tree_of, lambda seconds: cost | {"wall_time_s": run.wall_time + seconds})
+    attrs = lambda seconds: cost | {"wall_time_s": run.wall_time + seconds}  # noqa: E731
+    return parts.fill(store, sites, tree_of, attrs, asked["sites"])
 
 
 def _attributes(run: Run, method: str, *, n_solves_of_draws: int) -> dict[str, Any]:

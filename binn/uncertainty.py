@@ -138,7 +138,7 @@ def _laplace(run: Run, draws: int, seed: int, training_sites) -> Callable[..., n
             yield read_data(part.compute(), run.features)
 
     networks = [run.network(member) for member in range(len(run.weights))]
-    posteriors = [laplace.head_posterior(network, training(), run.config) for network in networks]
+    posteriors = laplace.head_posteriors(networks, training(), run.config)
     heads = [found.draw(_key(seed, member), draws) for member, found in enumerate(posteriors)]
 
     def draw(sites) -> np.ndarray:

@@ -1,6 +1,8 @@
 """The choices that a result depends on, declared once and carried by every file that is written."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 from clm5.parameters import BOUNDS, ParameterSpace
 
@@ -42,3 +44,21 @@ class ModelOptions:
     def as_attributes(self) -> dict[str, str | float]:
         """Plain attributes for a file."""
         return asdict(self)
+
+    @classmethod
+    def from_attributes(cls, attrs: Mapping[Any, Any], what: str = "the file") -> "ModelOptions":
+        """Those of a file, from what `as_attributes` gave it.
+
+        Args:
+            attrs: attributes of the file; others than the options are not read.
+            what: the file, for the message.
+
+        Raises:
+            ValueError: an option that is missing (named) or unknown.
+        """
+        names = [field.name for field in fields(cls)]
+        missing = [name for name in names if name not in attrs]
+        if missing:
+            raise ValueError(f"{what} does not say its {', '.join(missing)}")
+        chosen: dict[str, Any] = {name: str(attrs[name]) for name in names} | {"sigma": float(attrs["sigma"])}
+        return cls(**chosen)

@@ -13,6 +13,7 @@ from comparisons.cli_options import (
     Draws,
     Model,
     Network,
+    Only,
     Out,
     Sampler,
     Seed,
@@ -20,6 +21,7 @@ from comparisons.cli_options import (
     open_hint,
     refuse_existing,
     say,
+    some_sites,
 )
 from comparisons.cli_proda import proda
 from comparisons.cli_recover import baselines, recover
@@ -132,7 +134,7 @@ def sample(
     sites: SitesFile,
     *,
     out: Out,
-    only: Annotated[int | None, Parameter(help="sample this many sites, chosen at random")] = None,
+    only: Only = None,
     cluster: Annotated[
         str | None, Parameter(help="address of a dask scheduler whose workers sample, such as tcp://10.0.0.1:8786")
     ] = None,
@@ -161,17 +163,12 @@ def sample(
     if hierarchical and (cluster or resume):
         raise ValueError("--hierarchical is one chain over all sites: it takes neither --cluster nor --resume")
     (launch or Launch()).start()
-    import numpy as np
-
     import bayes
     import clm5
+    from clm5._atomic import write_atomically
 
     config = (sampler or Sampler()).config((model or Model()).options())
-    data = clm5.sites.open(sites, lazy=config.store == "zarr")
-    if only is not None:
-        if not 1 <= only <= data.sizes["site"]:
-            raise ValueError(f"--only must lie between 1 and the {data.sizes['site']} sites of {sites}, got {only}")
-        data = data.isel(site=np.sort(np.random.default_rng(seed).permutation(data.sizes["site"])[:only]))
+    data = some_sites(clm5.sites.open(sites, lazy=config.store == "zarr"), only, seed, sites)
     if hierarchical:
         pooled = bayes.HierarchicalConfig(config, tuple(covariates or ()), region)
         tree = bayes.sample_hierarchical(data, pooled, out=out, seed=seed)
@@ -181,7 +178,7 @@ def sample(
         tree = bayes.sample_on(cluster, data, config, out=out, seed=seed)
     table = bayes.summary(tree)
     say(bayes.verdict(table))
-    bayes.unconverged(table).to_csv(out / "unconverged.csv", index=False)
+    write_atomically(out / "unconverged.csv", lambda part: bayes.unconverged(table).to_csv(part, index=False))
     say(f"posterior: {out / ('posterior.zarr' if config.store == 'zarr' else 'posterior.nc')}")
 
 

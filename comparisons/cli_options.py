@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 
 @Parameter(name="*", group="Model")
@@ -102,6 +105,10 @@ class Network:
 class Sampler:
     """How sites are sampled."""
 
+    sampler: Literal["nuts", "hmc"] = "nuts"
+    "hmc: trajectories of --steps gradients on average, as long in every chain"
+    steps: int = 32
+    "mean number of gradients a draw of hmc"
     chains: int = 4
     "chains at every site"
     warmup: int = 400
@@ -137,6 +144,7 @@ Draws = Annotated[
     int, Parameter(help="draws of the network's posterior at every site; an ensemble has its members instead")
 ]
 Seed = Annotated[int, Parameter(help="seed of every random choice")]
+Only = Annotated[int | None, Parameter(help="sample this many sites, chosen at random")]
 SitesFile = Annotated[Path, Parameter(help="site file, netCDF or Zarr")]
 
 
@@ -144,6 +152,18 @@ def refuse_existing(out: Path, hint: str = "Name another one with --out.") -> No
     """Commands write new folders and files only."""
     if out.exists():
         raise FileExistsError(f"{out} exists and is not overwritten. {hint}")
+
+
+def some_sites(sites: "xr.Dataset", only: int | None, seed: int, file: Path) -> "xr.Dataset":
+    """`only` of the sites of a file, chosen at random and left in order; None: all."""
+    if only is None:
+        return sites
+    import numpy as np
+
+    n = sites.sizes["site"]
+    if not 1 <= only <= n:
+        raise ValueError(f"--only must lie between 1 and the {n} sites of {file}, got {only}")
+    return sites.isel(site=np.sort(np.random.default_rng(seed).permutation(n)[:only]))
 
 
 def say(line: str) -> None:

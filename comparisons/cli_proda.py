@@ -4,7 +4,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from comparisons.cli_options import Out, Seed, SitesFile, refuse_existing, say
+from comparisons.cli_options import Only, Out, Seed, SitesFile, refuse_existing, say, some_sites
 from comparisons.launch import Launch
 
 
@@ -13,7 +13,7 @@ def proda(
     *,
     out: Out,
     mended: Annotated[bool, Parameter(help="without its faults, instead of as published")] = False,
-    only: Annotated[int | None, Parameter(help="sample this many sites, chosen at random")] = None,
+    only: Only = None,
     filters: Annotated[bool, Parameter(help="drop sites by Gelman-Rubin and R², as published")] = True,
     explore: Annotated[int, Parameter(help="steps of stage 1")] = 20_000,
     steps: Annotated[int, Parameter(help="steps of stage 2")] = 50_000,
@@ -33,17 +33,11 @@ def proda(
     if not resume:
         refuse_existing(out, hint="To take up an interrupted run there, add --resume.")
     (launch or Launch()).start()
-    import numpy as np
-
     import bayes
     import clm5
 
     data = clm5.sites.open(sites)
-    chosen = data
-    if only is not None:
-        if not 1 <= only <= data.sizes["site"]:
-            raise ValueError(f"--only must lie between 1 and the {data.sizes['site']} sites of {sites}, got {only}")
-        chosen = data.isel(site=np.sort(np.random.default_rng(seed).permutation(data.sizes["site"])[:only]))
+    chosen = some_sites(data, only, seed, sites)
     make = bayes.ProdaConfig.mended if mended else bayes.ProdaConfig
     config = make(explore=explore, steps=steps, draws=samples, batch=batch, filters=filters and not mended)
     tree = bayes.sample_proda(chosen, config, out=out, seed=seed)

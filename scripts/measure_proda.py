@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 import bayes
 import binn
 import clm5
+from bayes.prior_gain import PRIOR_SD
 from binn.recovery import LEVELS, inside
 from comparisons.launch import Launch
 
@@ -30,7 +31,6 @@ NOISE = 0.2
 UPPER = 1.0  # m: layers whose nodes lie above it are where carbon was measured
 WIDEST = 1.5  # times NUTS: wider ones are drawn there
 LEARNED = 0.9  # a parameter counts as informed where NUTS narrows its sd below this share of the prior's
-PRIOR_SD = 1 / np.sqrt(12)
 PUBLISHED_SOLVES = 210_000
 
 

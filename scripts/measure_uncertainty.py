@@ -16,6 +16,7 @@ from scipy.special import ndtri
 import bayes
 import binn
 import clm5
+from bayes.prior_gain import PRIOR_SD
 from binn.recovery import LEVELS, inside
 from binn.uncertainty import draw_units
 
@@ -80,7 +81,7 @@ def judged(unit: np.ndarray, truth: np.ndarray, tree, seconds: float) -> dict[st
     mean, sd = _moments(draws)
     their_mean, their_sd = _moments(reference)
     ratio = np.log(sd / their_sd)
-    told = reference.std(axis=0).mean(axis=0) < 0.9 / np.sqrt(12)
+    told = reference.std(axis=0).mean(axis=0) < 0.9 * PRIOR_SD
     r = [np.corrcoef(mean[:, k], their_mean[:, k])[0, 1] for k in np.flatnonzero(told) if np.ptp(mean[:, k]) > 1e-9]
     row |= {
         "width": float(np.mean(high - low)),

@@ -48,7 +48,7 @@ def test_the_curvature_is_the_gauss_newton_matrix_of_the_likelihood(sites, small
     chosen = sites.isel(site=np.flatnonzero(small.labels(sites) == "train")[:50])
     with jax.enable_x64(True):
         data = read_data(chosen, small.features)
-        found = laplace.head_posterior(network, [data], config)
+        found = laplace.head_posteriors([network], [data], config)[0]
         hidden = jnp.asarray(laplace.with_bias(network, network_inputs(data, config)))
 
         def residuals(head):
@@ -69,7 +69,7 @@ def test_the_curvature_is_the_gauss_newton_matrix_of_the_likelihood(sites, small
 def test_draws_of_the_head_have_the_covariance_of_the_gaussian(sites, small):
     with jax.enable_x64(True):
         data = read_data(sites.isel(site=slice(0, 50)), small.features)
-        found = laplace.head_posterior(small.network(0), [data], small.config)
+        found = laplace.head_posteriors([small.network(0)], [data], small.config)[0]
         draws = found.draw(jax.random.key(0), 20_000).reshape(20_000, -1)
     z = (draws - found.mean.ravel()) @ found.vectors * np.sqrt(found.curvature + found.precision)
     assert stats.kstest(z.ravel(), "norm").pvalue > FALSE_ALARM
